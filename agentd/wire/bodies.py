@@ -1,0 +1,64 @@
+"""A body keeps its kind: bytes stay bytes, str is text, anything else is JSON. Routing never looks inside."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+import msgspec
+
+from agentd.wire.errors import BadBody
+
+
+class Content(StrEnum):
+    """What a body is."""
+
+    BYTES = "bytes"
+    TEXT = "text"
+    JSON = "json"
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+
+
+def encode_body(value: object) -> tuple[Content, bytes]:
+    """The kind and the bytes of a value; BadBody for what JSON can't say without loss."""
+    if isinstance(value, bytes):
+        return Content.BYTES, value
+    if isinstance(value, str):
+        try:
+            return Content.TEXT, value.encode()
+        except UnicodeEncodeError as error:
+            raise BadBody(f"The text can't be sent as UTF-8: {error.reason} at character {error.start}") from None
+    if isinstance(value, (bytearray, memoryview)):
+        return Content.BYTES, bytes(value)
+    _check_json(value)
+    try:
+        return Content.JSON, _encoder.encode(value)
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise BadBody(f"The body can't be sent as JSON: {error}", "Send bytes, str, or what JSON can hold.") from None
+
+
+def decode_body(content: Content, body: bytes) -> object:
+    """The value that was sent; BadBody if the bytes are not of that kind."""
+    if content is Content.BYTES:
+        return body
+    try:
+        return body.decode() if content is Content.TEXT else _decoder.decode(body)
+    except (UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise BadBody(f"The body is not {content.value}: {error}", "Its bytes are in .body.") from None
+
+
+def _check_json(value: object) -> None:
+    """Refuse what the JSON encoder would change silently: NaN becomes null, nested bytes become base64 text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadBody(f"The body can't be sent as JSON: {value} is no JSON number", "Send None or text in its place.")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise BadBody("The body can't be sent as JSON: it has bytes inside", "Send bytes alone, or encode them.")
+    if isinstance(value, dict):
+        for item in value.values():
+            _check_json(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_json(item)

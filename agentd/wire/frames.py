@@ -1,0 +1,234 @@
+"""The binary face: bytes in, messages out, and back. No I/O, and it does not know which side it serves.
+
+A connection begins with the byte MAGIC, sent by the client. Then, both ways, frames:
+
+    length (4 bytes, little-endian, of what follows) | msgpack array of messages
+
+What was said in one turn travels as one array: splitting and decoding a frame costs the same for one message as for a
+hundred. A message whose encoding is over CHUNK_BYTES is cut into Chunk messages, one a frame, so that it holds nobody
+up; those that must keep their place behind it wait for its last piece, the others go between.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from agentd.wire.errors import BadRequest, TooLarge
+from agentd.wire.messages import (
+    Chunk,
+    ClientMessage,
+    DaemonMessage,
+    Message,
+    Publish,
+    Reply,
+    Request,
+    Send,
+)
+
+MAGIC: Final = 0xA9
+CHUNK_BYTES: Final = 64 * 1024
+#: A frame may be this much larger than the largest body: the rest of its message.
+FRAME_SLACK_BYTES: Final = 64 * 1024
+MAX_STREAMS: Final = 8
+_LENGTH_BYTES: Final = 4
+#: A sender's order holds for each receiver, so these never overtake a large one pushed before them.
+_ORDERED: Final = frozenset({Send, Request, Reply, Publish, Message})
+
+_encode = msgspec.msgpack.Encoder().encode
+
+M = TypeVar("M", ClientMessage, DaemonMessage)
+
+
+class _Stream:
+    """A large message of which some pieces have come."""
+
+    __slots__ = ("missing", "pieces")
+
+    def __init__(self, size_bytes: int) -> None:
+        self.pieces: list[bytes] = []
+        self.missing = size_bytes
+
+
+class FrameReader(Generic[M]):
+    """Bytes to messages. After it raised, the connection is of no more use: the place in the stream is lost."""
+
+    def __init__(self, messages: Any, max_body_bytes: int) -> None:
+        self._decode_frame = msgspec.msgpack.Decoder(list[messages]).decode
+        self._decode_message = msgspec.msgpack.Decoder(messages).decode
+        self._max_bytes = max_body_bytes + FRAME_SLACK_BYTES
+        self._pieces: list[bytes] = []
+        self._have = 0
+        self._need = _LENGTH_BYTES
+        self._streams: dict[int, _Stream] = {}
+        self._streams_bytes = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the other side owes the rest of a frame or of a large message."""
+        return bool(self._have or self._streams)
+
+    def feed(self, data: bytes) -> list[M]:
+        """All messages completed by `data`; BadRequest or TooLarge when the bytes can't be the protocol."""
+        if self._have:
+            self._pieces.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._have = 0
+        view = memoryview(data)
+        start, end = 0, len(data)
+        out: list[M] = []
+        self._need = _LENGTH_BYTES
+        while end - start >= _LENGTH_BYTES:
+            length = int.from_bytes(view[start : start + _LENGTH_BYTES], "little")
+            if length > self._max_bytes:
+                raise TooLarge(
+                    f"A frame of {length} bytes is over the limit of {self._max_bytes}",
+                    "Send large bodies in chunks, within message.max_body_bytes.",
+                )
+            if end - start - _LENGTH_BYTES < length:
+                self._need = _LENGTH_BYTES + length
+                break
+            start += _LENGTH_BYTES
+            self._decode(view[start : start + length], out)
+            start += length
+        if start < end:
+            self._pieces.append(bytes(view[start:]))
+            self._have = end - start
+        return out
+
+    def _decode(self, frame: memoryview, out: list[M]) -> None:
+        try:
+            messages = self._decode_frame(frame)
+        except msgspec.MsgspecError as error:
+            raise BadRequest(f"The frame is no list of messages: {error}", "See clients/PROTOCOL.md.") from None
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"The frame has text that is not UTF-8: {error.reason}") from None
+        if type(messages[0] if messages else None) is Chunk or self._streams:
+            for message in messages:
+                if type(message) is Chunk:
+                    self._collect(message, out)
+                else:
+                    out.append(message)
+        else:
+            out += messages
+
+    def _collect(self, chunk: Chunk, out: list[M]) -> None:
+        stream = self._streams.get(chunk.stream)
+        if stream is None:
+            if chunk.size_bytes > self._max_bytes or len(self._streams) >= MAX_STREAMS:
+                raise TooLarge(
+                    f"A message of {chunk.size_bytes} bytes in chunks is over the limit of {self._max_bytes} bytes, "
+                    f"or over that of {MAX_STREAMS} at a time"
+                )
+            stream = self._streams[chunk.stream] = _Stream(chunk.size_bytes)
+        stream.missing -= len(chunk.data)
+        stream.pieces.append(chunk.data)
+        if stream.missing < 0 or not chunk.data:
+            raise BadRequest(f"The chunks of stream {chunk.stream} do not add up to the size they name")
+        if stream.missing == 0:
+            del self._streams[chunk.stream]
+            try:
+                message = self._decode_message(b"".join(stream.pieces))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise BadRequest(f"The chunks of stream {chunk.stream} are no message: {error}") from None
+            if type(message) is Chunk:
+                raise BadRequest("A chunk within chunks")
+            out.append(message)
+
+
+class FrameWriter:
+    """Messages to bytes. `push` as things happen, `take` when the transport can write."""
+
+    def __init__(self) -> None:
+        self._batch: list[bytes] = []  # one encoding an item; measured a third cheaper than encode_into one bytearray
+        self._batch_bytes = 0
+        self._frames: list[bytes] = []
+        self._bulk: deque[_Bulk | bytes] = deque()
+        self._stream = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether `take` would give bytes."""
+        return bool(self._batch or self._frames or self._bulk)
+
+    def push(self, message: msgspec.Struct) -> None:
+        """Add a message to what will be written. One that can't be encoded raises here and harms no other."""
+        encoded = _encode(message)
+        size_bytes = len(encoded)
+        if size_bytes > CHUNK_BYTES:
+            self._stream += 1
+            self._bulk.append(_Bulk(self._stream, encoded))
+        elif self._bulk and type(message) in _ORDERED:
+            self._bulk.append(encoded)
+        else:
+            self._batch.append(encoded)
+            self._batch_bytes += size_bytes
+            if self._batch_bytes > CHUNK_BYTES:
+                self._seal()
+
+    def _seal(self) -> None:
+        self._frames.append(_frame(self._batch))
+        self._batch.clear()
+        self._batch_bytes = 0
+
+    def take(self) -> bytes:
+        """What to write next: everything small, and one piece of the first large message. Empty when there is none."""
+        if self._bulk:
+            self._take_bulk()
+        if self._batch:
+            self._seal()
+        frames = self._frames
+        if len(frames) == 1:
+            return frames.pop()
+        taken = b"".join(frames)
+        frames.clear()
+        return taken
+
+    def _take_bulk(self) -> None:
+        if self._batch:
+            self._seal()  # pushed before: the order of frames is the order of pushes
+        while self._bulk:
+            first = self._bulk[0]
+            if isinstance(first, _Bulk):
+                self._frames.append(_frame([first.next_piece()]))
+                if first.finished:
+                    self._bulk.popleft()
+                return
+            self._batch.append(first)
+            self._batch_bytes += len(first)
+            self._bulk.popleft()
+            if self._batch_bytes > CHUNK_BYTES:
+                self._seal()
+
+
+class _Bulk:
+    """A large message on its way out."""
+
+    __slots__ = ("encoded", "offset", "stream")
+
+    def __init__(self, stream: int, encoded: bytes) -> None:
+        self.stream = stream
+        self.encoded = encoded
+        self.offset = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.offset >= len(self.encoded)
+
+    def next_piece(self) -> bytes:
+        """The next piece, as the encoding of its Chunk."""
+        data = self.encoded[self.offset : self.offset + CHUNK_BYTES]
+        self.offset += len(data)
+        return _encode(Chunk(self.stream, len(self.encoded), data))
+
+
+def _frame(encoded: list[bytes]) -> bytes:
+    messages = b"".join(encoded)
+    # 0xdd: msgpack array with a 32-bit big-endian count, 5 bytes in all.
+    return b"%b\xdd%b%b" % ((len(messages) + 5).to_bytes(4, "little"), len(encoded).to_bytes(4, "big"), messages)

@@ -1,0 +1,114 @@
+"""The naming rules: agents, topics, patterns, ids. Names are keys, never paths."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from agentd.wire.errors import BadName, NoSuchMessage
+
+MAX_NAME_BYTES: Final = 255
+#: Names the daemon gives to sessions that joined without one; nobody may join under such a name.
+ANONYMOUS: Final = "anonymous."
+#: Topics on which the daemon publishes its own facts; agents may subscribe to them, never publish.
+OWN_TOPICS: Final = "agentd:"
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:[:.][A-Za-z0-9_-]+)*")
+_PATTERN = re.compile(r"[A-Za-z0-9_*-]+(?:[:.][A-Za-z0-9_*-]+)*")
+
+
+def _shown(name: str) -> str:
+    return ascii(name if len(name) <= 60 else name[:57] + "...")
+
+
+def check_name(name: str) -> str:
+    """`name` if an agent may bear it, else BadName."""
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
+        raise BadName(
+            f"{_shown(name)} is not an agent name",
+            f"Use letters, digits, '.', '_' and '-', at most {MAX_NAME_BYTES} of them.",
+        )
+    if name.startswith(ANONYMOUS):
+        raise BadName(f"{_shown(name)} is reserved for agents without a name", f"Names can't begin with {ANONYMOUS!r}.")
+    return name
+
+
+def check_topic(topic: str) -> str:
+    """`topic` if an agent may publish on it, else BadName."""
+    if not _TOPIC.fullmatch(topic) or len(topic) > MAX_NAME_BYTES:
+        raise BadName(
+            f"{_shown(topic)} is not a topic",
+            "Topics are segments of letters, digits, '_' and '-' joined by ':' or '.', such as task:created.",
+        )
+    if topic.startswith(OWN_TOPICS):
+        raise BadName(f"{_shown(topic)} is a topic of the daemon's own", f"Publish outside {OWN_TOPICS}*.")
+    return topic
+
+
+def check_pattern(pattern: str) -> str:
+    """`pattern` if it is a topic glob, else BadName."""
+    if not _PATTERN.fullmatch(pattern) or len(pattern) > MAX_NAME_BYTES or _misplaced(pattern):
+        raise BadName(
+            f"{_shown(pattern)} is not a topic pattern",
+            "A topic, where * stands for any part of one segment and a segment ** for any number of segments: task:*",
+        )
+    return pattern
+
+
+def _misplaced(pattern: str) -> bool:
+    return any("**" in segment and segment != "**" for segment in re.split("[:.]", pattern))
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A checked pattern as an expression to fullmatch topics with."""
+    parts = re.split("([:.])", pattern)  # segment, separator, segment, ...
+    out: list[str] = []
+    for index in range(0, len(parts), 2):
+        segment = parts[index]
+        before = re.escape(parts[index - 1]) if index else ""
+        if segment != "**":
+            out.append(before + re.escape(segment).replace(r"\*", "[^:.]*"))
+        elif not index:  # "**" or "**:rest": zero segments take their separator with them
+            out.append(".*" if len(parts) == 1 else "")
+            if len(parts) > 1:
+                parts[1] = ""
+                out.append("(?:.*[:.])?")
+        else:
+            out.append(f"(?:{before}.*)?")
+    return re.compile("".join(out), re.DOTALL)
+
+
+# Ids: 64 bits, start-up second above, counter below. In text, base32 with the fast-moving bits first, so that the
+# first four letters usually name one message and any unique prefix is accepted.
+
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
+ID_LETTERS: Final = 13
+
+
+def id_text(id: int) -> str:
+    """The 13 letters of an id."""
+    return "".join(_ALPHABET[(id >> shift) & 31] for shift in range(0, 5 * ID_LETTERS, 5))
+
+
+def id_prefix(text: str) -> tuple[int, int]:
+    """The bits that a prefix of an id's letters fixes, and their mask."""
+    value = 0
+    for place, letter in enumerate(text):
+        bits = _VALUES.get(letter)
+        if bits is None or place >= ID_LETTERS:
+            break
+        value |= bits << (5 * place)
+    else:
+        if text and value < 1 << 64:
+            return value, (1 << min(64, 5 * len(text))) - 1
+    raise NoSuchMessage(f"{_shown(text)} is not a message id", f"An id is {ID_LETTERS} letters a-z and digits 2-7.")
+
+
+def id_value(text: str) -> int:
+    """The id that 13 letters stand for."""
+    value, _ = id_prefix(text)
+    if len(text) != ID_LETTERS:
+        raise NoSuchMessage(f"{_shown(text)} is not a whole message id", f"A whole id has {ID_LETTERS} letters.")
+    return value

@@ -1,0 +1,76 @@
+"""Where agentd lives on disk: every path is built here, for the daemon and for its clients alike."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from agentd.wire.errors import ConfigError
+
+#: sun_path holds 108 bytes with its final NUL.
+MAX_SOCKET_PATH_BYTES: Final = 107
+
+
+def runtime_dir(environ: Mapping[str, str], uid: int) -> Path:
+    """The directory of the socket: $AGENTD_RUNTIME_DIR, else $XDG_RUNTIME_DIR/agentd, else /run/user/UID/agentd if
+    that is ours, else /tmp/agentd-UID (whoever uses the last verifies its owner: it can be squatted)."""
+    if chosen := environ.get("AGENTD_RUNTIME_DIR"):
+        return Path(chosen)
+    if (chosen := environ.get("XDG_RUNTIME_DIR")) and os.path.isabs(chosen):
+        return Path(chosen, "agentd")
+    login = Path(f"/run/user/{uid}")
+    if _is_ours(login, uid):
+        return login / "agentd"
+    return Path(f"/tmp/agentd-{uid}")
+
+
+def is_shared_place(path: Path, uid: int) -> bool:
+    """Whether this is the last resort, in a directory that everybody writes."""
+    return path == Path(f"/tmp/agentd-{uid}")
+
+
+def _is_ours(path: Path, uid: int) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+
+
+def socket_path(environ: Mapping[str, str], uid: int) -> Path:
+    """The daemon's socket: $AGENTD_SOCKET, else agentd.sock in the runtime directory."""
+    return check_socket_path(Path(environ.get("AGENTD_SOCKET") or runtime_dir(environ, uid) / "agentd.sock"))
+
+
+def check_socket_path(path: Path) -> Path:
+    """`path` if the kernel can bind and connect it, else ConfigError."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"The socket's path is longer than {MAX_SOCKET_PATH_BYTES} bytes: {path}",
+            "Set AGENTD_RUNTIME_DIR to a shorter directory.",
+        )
+    return path
+
+
+def state_dir(environ: Mapping[str, str]) -> Path:
+    """Where names and mail outlive the daemon: $AGENTD_STATE_DIR, else agentd in $XDG_STATE_HOME."""
+    if chosen := environ.get("AGENTD_STATE_DIR"):
+        return Path(chosen)
+    return _xdg(environ, "XDG_STATE_HOME", ".local/state") / "agentd"
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """The configuration file: $AGENTD_CONFIG, else agentd/config.toml in $XDG_CONFIG_HOME."""
+    if chosen := environ.get("AGENTD_CONFIG"):
+        return Path(chosen)
+    return _xdg(environ, "XDG_CONFIG_HOME", ".config") / "agentd" / "config.toml"
+
+
+def _xdg(environ: Mapping[str, str], name: str, default: str) -> Path:
+    chosen = environ.get(name)
+    if chosen and os.path.isabs(chosen):  # the specification: relative paths are to be ignored
+        return Path(chosen)
+    return Path(environ.get("HOME") or os.path.expanduser("~"), default)
