@@ -1,0 +1,122 @@
+# Everything is made in .venv/ and build/, nothing outside this folder. `make` lists the targets.
+# PYTHON=/usr/bin/python3 picks the interpreter; later calls keep it. ARGS="-k ring -x" goes to pytest or the bench.
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+# Stamps are the targets that later steps compare with; make must not take them for intermediate files.
+.SECONDARY:
+
+ifndef PYTHON
+PYTHON := $(or $(shell head -n 1 .venv/made-with 2>/dev/null),python3)
+endif
+python_now := $(shell "$(PYTHON)" -c 'import sys; print("%s\n%d.%d" % ((sys.executable,) + sys.version_info[:2]))' 2>/dev/null)
+ifneq ($(python_now),$(shell cat .venv/made-with 2>/dev/null))
+.PHONY: .venv/made-with
+endif
+
+# -P: the checkout must not shadow the installed package, which alone has the extension.
+python := .venv/bin/python -P
+pip := $(python) -m pip --disable-pip-version-check
+in_venv := PATH="$(CURDIR)/.venv/bin:$$PATH"
+meson := $(in_venv) .venv/bin/meson
+pytest := $(python) -m pytest
+code := $(wildcard agentd clients/python tests bench examples .ci/requirements)
+# Folders too: a deleted file changes only its folder.
+sources := $(shell find agentd clients/python/agentd_client native -name __pycache__ -prune -o \
+	\( -type d -o -name '*.[ch]' -o -name '*.py' -o -name '*.pyi' -o -name meson.build \) -print 2>/dev/null)
+c_files := $(filter %.c %.h,$(sources))
+
+##@ Use
+.PHONY: help build demo
+help: ## list the targets
+	@awk -F ' *## *' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { split($$1, t, ":"); printf "  make %-14s %s\n", t[1], $$2 }' Makefile
+
+build: .venv/installed-package ## build agentd and install it into .venv
+
+demo: build ## three agents talk through a daemon in a temporary directory
+	@.venv/bin/python examples/demo.py
+
+##@ Work on it
+.PHONY: test test-c check lint types check-c stress format
+test: build test-c .venv/installed-test ## run the C tests and the Python tests
+	$(pytest) $(ARGS)
+
+test-c: build/test/build.ninja
+	$(meson) test -C build/test --print-errorlogs
+
+check: lint types check-c ## lint, types, C with warnings as errors, C tests under the sanitizers
+
+lint: .venv/installed-check
+	$(python) -m ruff check $(code)
+	$(python) -m ruff format --check $(code)
+	.venv/bin/clang-format --dry-run -Werror $(c_files)
+
+types: build .venv/installed-check .venv/installed-test
+	$(python) -m mypy $(filter-out .ci/%,$(code))
+
+# Where TSan does not know the kernel's memory layout, it needs one that is not randomised.
+fixed_layout := $(shell setarch -R true 2>/dev/null && echo --wrapper='"setarch -R"')
+check-c: build/strict/build.ninja build/asan/build.ninja build/tsan/build.ninja
+	$(meson) compile -C build/strict
+	$(meson) test -C build/strict --print-errorlogs
+	$(meson) test -C build/asan --print-errorlogs
+	$(meson) test -C build/tsan --print-errorlogs $(fixed_layout)
+
+stress: build .venv/installed-test ## run the long races and crash campaigns
+	$(pytest) -m stress $(ARGS)
+
+format: .venv/installed-check ## bring Python and C into the project's format
+	$(python) -m ruff check --fix $(code)
+	$(python) -m ruff format $(code)
+	.venv/bin/clang-format -i $(c_files)
+
+##@ Measure
+.PHONY: bench-normal bench-smoke
+bench-normal: build .venv/installed-bench ## measure NORMAL beside NATS and Redis (installs both with apt-get)
+	@missing=; for rival in nats-server redis-server; do command -v $$rival >/dev/null || missing="$$missing $$rival"; done; \
+	[ -z "$$missing" ] || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $$missing; }
+	.venv/bin/python bench/normal.py $(ARGS)
+
+bench-smoke: build ## run each measurement for a moment, without rivals: does it still work?
+	.venv/bin/python bench/normal.py --smoke $(ARGS)
+
+##@ Housekeeping
+.PHONY: preflight clean
+preflight: ## name the Debian packages that are missing
+	@.ci/preflight "$(PYTHON)"
+
+clean: ## remove .venv/, build/ and the tools' caches
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find agentd bench clients examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- how the above comes about -----------------------------------------------------------------------------------
+
+# Another interpreter means another .venv; builds record the interpreter too.
+.venv/made-with:
+	@.ci/preflight "$(PYTHON)"
+	@echo "creating .venv with $(PYTHON)"
+	@rm -rf .venv build
+	@"$(PYTHON)" -m venv .venv
+	@"$(PYTHON)" -c 'import sys; print("%s\n%d.%d" % ((sys.executable,) + sys.version_info[:2]))' >$@
+
+# The stamp of a group is the list that was installed, so that an edit elsewhere in pyproject.toml installs nothing.
+.venv/installed-%: .ci/requirements pyproject.toml .venv/made-with
+	@.venv/bin/python .ci/requirements $* >.venv/$*.txt
+	@cmp -s .venv/$*.txt $@ || { echo "installing what $* needs"; $(pip) install --quiet -r .venv/$*.txt; }
+	@mv .venv/$*.txt $@
+
+.venv/installed-package: $(sources) meson.build pyproject.toml LICENSE .venv/installed-build .venv/installed-run
+	@.ci/preflight "$(PYTHON)"
+	@echo "building and installing agentd"
+	@$(in_venv) $(pip) install --quiet --no-build-isolation --no-deps --force-reinstall \
+		--config-settings=build-dir=build/package .
+	@touch $@
+
+setup-strict := -Dwerror=true
+setup-asan := -Dwerror=true -Db_sanitize=address,undefined
+setup-tsan := -Dwerror=true -Db_sanitize=thread
+build/%/build.ninja: .venv/installed-build
+	@rm -rf build/$*
+	$(meson) setup build/$* $(setup-$*)
