@@ -10,13 +10,13 @@ def boottime_ns() -> int:
     """Nanoseconds since boot, the time asleep included (CLOCK_BOOTTIME).
 
     The clock of every deadline: it never goes back, nobody can set it, and all processes of the machine read the same.
-    About 50 ns. Raises OSError only where a sandbox denies the clock.
+    About 0.1 µs. Raises OSError only where a sandbox denies the clock.
     """
 
 def monotonic_ns() -> int:
     """Nanoseconds on CLOCK_MONOTONIC, which stands still while the machine sleeps.
 
-    The clock of durations, the same as time.monotonic_ns(). About 50 ns. Raises OSError only where a sandbox denies it.
+    The clock of durations, the same as time.monotonic_ns(). About 0.1 µs. Raises OSError only where a sandbox denies it.
     """
 
 def crc32c(data: ReadableBuffer, initial: int = 0, /) -> int:

@@ -1,5 +1,5 @@
 /*
- * The machine's clocks, read through the vDSO: no system call on the machines that we measured, ~20 ns each.
+ * The machine's clocks, read through the vDSO: no system call on the machines that we measured, ~30 ns each.
  * A read can fail only where a sandbox denies it; −errno says so.
  */
 #define _GNU_SOURCE
