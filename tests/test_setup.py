@@ -59,7 +59,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 DEBIAN = "import sys; sys.base_prefix = '/usr'"
-FOREIGN = "import sys; sys.base_prefix = '/opt/python'"
+FOREIGN = "import sys; sys.base_prefix = '/usr/local'"
 NO_HEADERS = "import sysconfig; sysconfig.get_path = lambda name: '/nonexistent'"
 
 
