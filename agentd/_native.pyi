@@ -16,7 +16,8 @@ def boottime_ns() -> int:
 def monotonic_ns() -> int:
     """Nanoseconds on CLOCK_MONOTONIC, which stands still while the machine sleeps.
 
-    The clock of durations, the same as time.monotonic_ns(). About 0.1 µs. Raises OSError only where a sandbox denies it.
+    The clock of durations, the same as time.monotonic_ns(). About 0.1 µs. Raises OSError only where a sandbox denies
+    the clock.
     """
 
 def crc32c(data: ReadableBuffer, initial: int = 0, /) -> int:
