@@ -62,7 +62,9 @@ def _plan(kind: type[msgspec.Struct]) -> _Plan:
         fields = []
         for info in msgspec.structs.fields(kind):
             leaves = list(_leaves(hints[info.name]))
-            struct = next((leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, msgspec.Struct)), None)
+            struct = next(
+                (leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, msgspec.Struct)), None
+            )
             default = None if info.default_factory is msgspec.NODEFAULT else info.default_factory()
             if info.default is not msgspec.NODEFAULT:
                 default = info.default
@@ -90,7 +92,9 @@ def verb_of(kind: type[msgspec.Struct]) -> str:
 
 
 _VERBS: Final = {
-    verb_of(kind): kind for kind in (*typing.get_args(ClientMessage), *typing.get_args(DaemonMessage)) if kind is not Chunk
+    verb_of(kind): kind
+    for kind in (*typing.get_args(ClientMessage), *typing.get_args(DaemonMessage))
+    if kind is not Chunk
 }
 
 
@@ -128,9 +132,13 @@ def body_from_json(content: str | None, body: Any) -> tuple[Content, bytes]:
     if not isinstance(body, str):
         raise BadBody(f'With "content": "{content}" the body is a JSON string')
     try:
-        return (Content.TEXT, body.encode()) if content == Content.TEXT else (Content.BYTES, base64.b64decode(body, validate=True))
+        return (
+            (Content.TEXT, body.encode())
+            if content == Content.TEXT
+            else (Content.BYTES, base64.b64decode(body, validate=True))
+        )
     except (UnicodeEncodeError, binascii.Error) as error:
-        raise BadBody(f'The body is not {"base64" if content == "bytes" else "UTF-8"}: {error}') from None
+        raise BadBody(f"The body is not {'base64' if content == 'bytes' else 'UTF-8'}: {error}") from None
 
 
 def _to_array(kind: type[msgspec.Struct], given: Any, skip: str | None = None) -> list[Any]:
@@ -222,7 +230,9 @@ class LineReader:
             self._pieces.append(rest)
             self._have += len(rest)
         if self._have > self._max_bytes or any(len(line) > self._max_bytes for line in lines):
-            raise TooLarge(f"A line is over the limit of {self._max_bytes} bytes", "Use the binary face for large bodies.")
+            raise TooLarge(
+                f"A line is over the limit of {self._max_bytes} bytes", "Use the binary face for large bodies."
+            )
         return [self._read(line) for line in lines if line.strip()]
 
     def _read(self, line: bytes) -> Any:

@@ -1,0 +1,196 @@
+"""The configuration: every limit of agentd, its default, and where its value came from.
+
+A value is taken from the defaults, then the TOML file, then the environment (AGENTD_INBOX_MAX_MESSAGES=100), then the
+command line (--set inbox.max_messages=100); the last one wins. What is wrong is refused with the place it came from,
+the key and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agentd.wire.errors import ConfigError
+
+Count = Annotated[int, Meta(ge=1, le=100_000_000)]
+Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
+Seconds = Annotated[float, Meta(ge=0.0, le=10 * 366 * 86400.0)]
+
+
+class Section(Struct, forbid_unknown_fields=True, frozen=True):
+    """One table of the file."""
+
+
+class MessageLimits(Section, frozen=True):
+    """[message]: one message. Past it: too_large, too_many_hops, dead letter."""
+
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 16 << 20
+    max_headers_bytes: Bytes = 16 << 10
+    max_hops: Count = 32
+    max_attempts: Count = 5
+
+
+class InboxLimits(Section, frozen=True):
+    """[inbox]: one agent's waiting and held messages. Past it: backpressure to the sender."""
+
+    max_messages: Count = 10_000
+    max_bytes: Bytes = 64 << 20
+    max_total_bytes: Bytes = 1 << 30  # all agents together
+
+
+class AgentLimits(Section, frozen=True):
+    """[agents]: known names. Past it: limit_reached."""
+
+    max_names: Count = 4096
+    forget_after_s: Seconds = 30 * 86400.0
+    max_keys: Count = 10_000  # idempotency keys remembered a sender
+    keep_keys_s: Seconds = 600.0
+    max_requests: Count = 1024  # requests under way a sender
+
+
+class TraceLimits(Section, frozen=True):
+    """[trace]: what is remembered of ended messages. Past it: the oldest are forgotten."""
+
+    max_messages: Count = 10_000  # an agent
+    keep_s: Seconds = 600.0
+
+
+class DeadLimits(Section, frozen=True):
+    """[dead]: dead letters an agent. Past it: the oldest is dropped, logged and counted."""
+
+    max_messages: Count = 1000
+    max_bytes: Bytes = 64 << 20
+
+
+class TopicLimits(Section, frozen=True):
+    """[topics]: subscriptions. Past them: limit_reached; a full subscription has a gap that is reported to both ends."""
+
+    max_subscriptions: Count = 1024  # a session
+    max_events: Count = 1024  # on their way to one subscription
+    max_event_bytes: Bytes = 8 << 20
+
+
+class ConnectionLimits(Section, frozen=True):
+    """[connections]: the socket. Past them: busy, or the connection is closed."""
+
+    max_connections: Count = 4096
+    hello_s: Seconds = 5.0
+    frame_s: Seconds = 30.0
+    max_unwritten_bytes: Bytes = 1 << 20  # answers a client does not read: past it the daemon stops reading from it
+
+
+class ShutdownLimits(Section, frozen=True):
+    """[shutdown]: the orderly stop."""
+
+    drain_s: Seconds = 5.0
+
+
+class LogSettings(Section, frozen=True):
+    """[log]: diagnostics on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Struct, forbid_unknown_fields=True, frozen=True):
+    """All of it."""
+
+    message: MessageLimits = MessageLimits()
+    inbox: InboxLimits = InboxLimits()
+    agents: AgentLimits = AgentLimits()
+    trace: TraceLimits = TraceLimits()
+    dead: DeadLimits = DeadLimits()
+    topics: TopicLimits = TopicLimits()
+    connections: ConnectionLimits = ConnectionLimits()
+    shutdown: ShutdownLimits = ShutdownLimits()
+    log: LogSettings = LogSettings()
+
+
+#: "inbox.max_messages" to its type, for every setting.
+KEYS: dict[str, Any] = {
+    f"{section.name}.{field.name}": field.type
+    for section in msgspec.structs.fields(Config)
+    for field in msgspec.structs.fields(section.type)
+}
+
+
+def env_name(key: str) -> str:
+    """The environment variable of a setting."""
+    return "AGENTD_" + key.replace(".", "_").upper()
+
+
+def load_config(
+    path: Path | None, environ: Mapping[str, str], settings: Iterable[str] = (), *, required: bool = False
+) -> tuple[Config, dict[str, str]]:
+    """The configuration, and the origin of each setting that is not a default. A `required` file must exist."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, key, value in [
+        *(_from_file(path, required) if path else ()),
+        *((env_name(key), key, environ[env_name(key)]) for key in KEYS if env_name(key) in environ),
+        *map(_from_flag, settings),
+    ]:
+        values[key] = _checked(origin, key, value)
+        origins[key] = origin
+    return _assemble(values), origins
+
+
+def _assemble(values: Mapping[str, Any]) -> Config:
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, name = key.split(".")
+        sections.setdefault(section, {})[name] = value
+    return msgspec.convert(sections, Config)
+
+
+def _from_file(path: Path, required: bool) -> Iterable[tuple[str, str, Any]]:
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"{path} does not exist", "Name a configuration file that does.") from None
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", "Mend the line it names.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            raise _unknown(str(path), section)
+        for name, value in table.items():
+            yield str(path), f"{section}.{name}", value
+
+
+def _from_flag(setting: str) -> tuple[str, str, str]:
+    key, equals, value = setting.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {setting}: expected KEY=VALUE", "Such as --set inbox.max_messages=100.")
+    return "--set", key, value
+
+
+def _checked(origin: str, key: str, value: Any) -> Any:
+    kind = KEYS.get(key)
+    if kind is None:
+        raise _unknown(origin, key)
+    try:
+        return msgspec.convert(value, kind, strict=not (isinstance(value, str)))
+    except msgspec.ValidationError as error:
+        expected = re.sub(r"^Expected ", "expected ", str(error).replace("`", ""))
+        raise ConfigError(f"{origin}: {key} = {value!r}: {expected}", f"Default: {_default(key)!r}.") from None
+
+
+def _default(key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(Config(), section), name)
+
+
+def _unknown(origin: str, key: str) -> ConfigError:
+    near = difflib.get_close_matches(key, KEYS, 1, 0.5)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(KEYS)}."
+    return ConfigError(f"{origin}: there is no setting {key!r}", hint)

@@ -1,0 +1,186 @@
+"""Agents: the named participants, who outlive their sessions."""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from typing import NamedTuple
+
+from agentd.host.config import AgentLimits
+from agentd.hub.deadlines import Deadlines
+from agentd.hub.receipts import Entry, Receipts, Retention
+from agentd.hub.session import Session
+from agentd.wire.errors import LimitReached, NameInUse, NoSuchAgent, NotPermitted
+from agentd.wire.names import ANONYMOUS, check_name, id_text
+
+
+class UsedKey(NamedTuple):
+    """An idempotency key, and the message that was accepted under it."""
+
+    id: int
+    at: float
+    to: str
+    body_bytes: int
+
+
+class Agent:
+    """A named participant and its inbox. Live while a session takes its mail.
+
+    Invariants: `count` and `bytes` are those of `waiting`, `delayed` and everything held; `waiting` is in order of ids.
+    """
+
+    __slots__ = (
+        "bytes",
+        "count",
+        "dead",
+        "dead_bytes",
+        "dead_dropped",
+        "delayed",
+        "detached",
+        "ended",
+        "forgetting",
+        "keys",
+        "name",
+        "refused",
+        "requests",
+        "seen",
+        "sessions",
+        "takers",
+        "unnamed",
+        "waiting",
+    )
+
+    def __init__(self, name: str, now: float, ended: Retention, *, unnamed: bool = False) -> None:
+        self.name = name
+        self.unnamed = unnamed
+        self.seen = now  # when it was last live, or last got mail
+        self.sessions: list[Session] = []
+        self.takers: list[Session] = []  # the sessions that take its mail; several only if all share
+        self.waiting: OrderedDict[int, Entry] = OrderedDict()
+        self.delayed: dict[int, Entry] = {}  # nacked with a delay that has not passed
+        self.detached: dict[int, Entry] = {}  # held for the agent, by no session (`--hold`)
+        self.count = 0
+        self.bytes = 0
+        self.requests: dict[int, Entry] = {}  # addressed to it, their askers still waiting
+        self.dead: OrderedDict[int, Entry] = OrderedDict()
+        self.dead_bytes = 0
+        self.dead_dropped = 0
+        self.refused = 0  # sends refused because its inbox was full
+        self.keys: OrderedDict[str, UsedKey] = OrderedDict()  # idempotency keys it used, as a sender
+        self.ended = ended
+        self.forgetting = False  # whether a deadline looks at it
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody takes its mail now."""
+        return bool(self.takers)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost by forgetting it."""
+        return not (self.sessions or self.count or self.dead)
+
+    def held(self) -> list[Entry]:
+        """What was handed out and not finished."""
+        return [entry for session in self.takers for entry in session.held.values()] + list(self.detached.values())
+
+
+class Agents:
+    """The registry of names."""
+
+    def __init__(self, limits: AgentLimits, deadlines: Deadlines, receipts: Receipts) -> None:
+        self._limits = limits
+        self._deadlines = deadlines
+        self._receipts = receipts
+        self.by_name: dict[str, Agent] = {}
+        self.named = 0  # how many of them have a name of their own
+        self._anonymous = 0
+
+    def get(self, name: str) -> Agent:
+        """The agent of that name, or NoSuchAgent with the nearest one."""
+        agent = self.by_name.get(name)
+        if agent is None or agent.unnamed:
+            raise self.unknown(name)
+        return agent
+
+    def unknown(self, name: str) -> NoSuchAgent:
+        """The error for a name that nobody bears."""
+        if name.startswith(ANONYMOUS):
+            return NoSuchAgent(
+                f"{name} has no name of its own, so no mail can reach it",
+                "It can only be answered while it waits for a reply.",
+            )
+        check_name(name)
+        near = difflib.get_close_matches(name, (known for known, agent in self.by_name.items() if not agent.unnamed), 1)
+        did_you_mean = f"Did you mean {near[0]}? " if near else ""
+        return NoSuchAgent(
+            f"No agent {name} is known",
+            f"{did_you_mean}`agentctl agents` lists them; --allow-absent keeps mail for a new one.",
+        )
+
+    def get_or_create(self, name: str, now: float) -> Agent:
+        """The agent of that name, known from now on."""
+        agent = self.by_name.get(name)
+        if agent is not None:
+            return agent
+        check_name(name)
+        if self.named >= self._limits.max_names:
+            raise LimitReached(
+                f"{self.named} names are known, the most there may be",
+                "`agentctl agents forget NAME` makes room; agents.max_names sets the limit.",
+            )
+        agent = self.by_name[name] = Agent(name, now, Retention())
+        self.named += 1
+        return agent
+
+    def create_anonymous(self, now: float) -> Agent:
+        """A fresh agent without a name of its own, forgotten when its session ends."""
+        self._anonymous += 1
+        name = ANONYMOUS + id_text(self._anonymous).rstrip("a")
+        agent = self.by_name[name] = Agent(name, now, self._receipts.unnamed, unnamed=True)
+        return agent
+
+    def check_taker(self, agent: Agent, *, share: bool, replace: bool) -> None:
+        """Whether one more session may take this agent's mail, else NameInUse."""
+        if not agent.takers or replace or (share and all(taker.shares for taker in agent.takers)):
+            return
+        taker = agent.takers[0]
+        raise NameInUse(
+            f"{agent.name}'s mail is taken by pid {taker.pid} ({taker.command or 'unknown command'})",
+            "--replace takes over; several can share a name only if all of them join with share.",
+        )
+
+    def watch_idle(self, agent: Agent, now: float) -> None:
+        """Forget the agent in due time: at once without a name, else when long unused and without mail."""
+        if agent.unnamed:
+            if not agent.sessions:
+                self._remove(agent)
+        elif not agent.forgetting:
+            agent.forgetting = True
+            self._deadlines.add(now + self._limits.forget_after_s, lambda now: self._look(agent, now))
+
+    def _look(self, agent: Agent, now: float) -> None:
+        agent.forgetting = False
+        if self.by_name.get(agent.name) is not agent or agent.sessions:
+            return
+        due = agent.seen + self._limits.forget_after_s
+        if due <= now and agent.idle:
+            self._remove(agent)
+        else:
+            agent.forgetting = True
+            at = due if due > now else now + self._limits.forget_after_s
+            self._deadlines.add(at, lambda now: self._look(agent, now))
+
+    def forget(self, name: str) -> None:
+        """Forget a name at its user's wish."""
+        agent = self.get(name)
+        if not agent.idle:
+            what = "is live" if agent.sessions else f"has {agent.count} messages and {len(agent.dead)} dead letters"
+            raise NotPermitted(f"{name} {what}", "Only a name that is neither live nor has mail can be forgotten.")
+        self._remove(agent)
+
+    def _remove(self, agent: Agent) -> None:
+        del self.by_name[agent.name]
+        if not agent.unnamed:
+            self.named -= 1
+            self._receipts.forget(agent.ended)

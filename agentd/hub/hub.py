@@ -1,0 +1,92 @@
+"""The hub: every registry of the domain as a plain attribute. Reading this class shows the whole state of agentd.
+
+Synchronous; time comes in as `now` (seconds of CLOCK_BOOTTIME). It never waits: what must happen later is a deadline,
+and the server calls `deadlines.run(now)`.
+"""
+
+from __future__ import annotations
+
+from agentd.host.config import Config
+from agentd.hub.agents import Agents
+from agentd.hub.dead import DeadLetters
+from agentd.hub.deadlines import Deadlines
+from agentd.hub.inbox import Inboxes
+from agentd.hub.receipts import Receipts
+from agentd.hub.requests import Requests
+from agentd.hub.router import Router, shutting_down
+from agentd.hub.session import Session
+from agentd.hub.topics import Topics
+from agentd.wire.errors import BadRequest, NameInUse
+from agentd.wire.messages import Join
+
+
+class Hub:
+    """Who is there, what waits for whom, and where every message stands."""
+
+    def __init__(self, config: Config, first_id: int) -> None:
+        self.config = config
+        self.deadlines = Deadlines()
+        self.receipts = Receipts(config.trace, self.deadlines, first_id)
+        self.agents = Agents(config.agents, self.deadlines, self.receipts)
+        self.requests = Requests(self.deadlines)
+        self.dead = DeadLetters(config.dead, self.receipts)
+        self.inboxes = Inboxes(config, self.deadlines, self.receipts, self.requests, self.dead)
+        self.requests.withdraw = self.inboxes.withdraw
+        self.topics = Topics(config.topics, self.receipts)
+        self.router = Router(
+            config, self.deadlines, self.agents, self.receipts, self.inboxes, self.requests, self.topics
+        )
+        self.sessions: set[Session] = set()
+
+    def join(self, session: Session, verb: Join, now: float) -> None:
+        """The session speaks as this agent from now on, and takes its mail if it asked to."""
+        if session.joined:
+            raise BadRequest(f"This session has joined as {session.name} already", "One connection is one session.")
+        if verb.name is None:
+            if verb.take:
+                raise BadRequest("An agent without a name has no inbox to take from", "Join under a name.")
+            agent = self.agents.create_anonymous(now)
+        else:
+            if self.router.draining and verb.take:
+                raise shutting_down()
+            agent = self.agents.get_or_create(verb.name, now)
+            if verb.take:
+                self.agents.check_taker(agent, share=verb.share, replace=verb.replace)
+        session.agent = agent
+        session.name = agent.name
+        session.joined = True
+        self.sessions.add(session)
+        agent.sessions.append(session)
+        if verb.take:
+            if verb.replace:
+                for taker in [t for t in agent.takers if not (t.shares and verb.share)]:
+                    self._displace(taker, session, now)
+            session.takes = True
+            session.shares = verb.share
+            agent.takers.append(session)
+        agent.seen = now
+        self.agents.watch_idle(agent, now)
+
+    def _displace(self, taker: Session, by: Session, now: float) -> None:
+        """Another session takes over: this one goes on sending, but takes no more."""
+        self.inboxes.session_gone(taker, now, f"taken over by pid {by.pid}")
+        taker.refuse(
+            0,
+            NameInUse(
+                f"{taker.name}'s mail was taken over by pid {by.pid} ({by.command or 'unknown command'})",
+                "What you had not acked went back to the inbox.",
+            ),
+        )
+
+    def leave(self, session: Session, now: float, why: str) -> None:
+        """The session is over, in whatever way: all it held goes back, all it asked ends."""
+        if session not in self.sessions:
+            return
+        self.sessions.discard(session)
+        agent = session.agent
+        agent.sessions.remove(session)
+        self.topics.session_gone(session, now)
+        self.requests.session_gone(session, now)
+        self.inboxes.session_gone(session, now, why)
+        agent.seen = now
+        self.agents.watch_idle(agent, now)

@@ -1,0 +1,348 @@
+"""Inboxes: a directed message from acceptance to its end.
+
+A message with a place in an agent's inbox is in exactly one of: `agent.waiting`, `agent.delayed`, `agent.detached`,
+or `held` of one session. It leaves when it ends. Whoever takes it (`session.credit`) is sent it at once and in the
+order of ids; it counts as delivered only when the receiving library says so.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from agentd.host.config import Config
+from agentd.hub.agents import Agent
+from agentd.hub.dead import DeadLetters
+from agentd.hub.deadlines import Deadlines
+from agentd.hub.receipts import ACKED, DELIVERED, ENDED, EXPIRED, Entry, Receipts
+from agentd.hub.requests import Requests
+from agentd.hub.session import Session
+from agentd.wire.errors import Backpressure, NoSuchMessage, NotPermitted
+from agentd.wire.names import id_text
+
+#: A sender that was refused for want of room should try again after so long: soon where somebody takes the mail.
+_RETRY_LIVE_S = 0.02
+_RETRY_ABSENT_S = 5.0
+
+
+class Inboxes:
+    """What happens in every inbox."""
+
+    def __init__(
+        self, config: Config, deadlines: Deadlines, receipts: Receipts, requests: Requests, dead: DeadLetters
+    ) -> None:
+        self._limits = config.inbox
+        self._max_messages = config.inbox.max_messages
+        self._max_bytes = config.inbox.max_bytes
+        self._max_total_bytes = config.inbox.max_total_bytes
+        self._max_attempts = config.message.max_attempts
+        self._deadlines = deadlines
+        self._receipts = receipts
+        self._requests = requests
+        self._dead = dead
+        self.bytes = 0  # of all inboxes
+
+    def check_room(self, agent: Agent, size_bytes: int) -> None:
+        """Backpressure to this sender alone, if the message has no room."""
+        if (
+            agent.count < self._max_messages
+            and agent.bytes + size_bytes <= self._max_bytes
+            and self.bytes + size_bytes <= self._max_total_bytes
+        ):
+            return
+        agent.refused += 1
+        full = agent.count >= self._max_messages or agent.bytes + size_bytes > self._max_bytes
+        whose, hint = f"{agent.name}'s inbox is", "It takes too slowly; `agentctl agents` shows who holds what."
+        if not full:
+            whose, hint = (
+                "All inboxes together are",
+                "inbox.max_total_bytes sets the limit; `agentctl agents` shows whose is large.",
+            )
+        elif not agent.live:
+            hint = f"Nobody takes it now: {agent.name} is absent."
+        raise Backpressure(
+            f"{whose} full: {agent.count} messages, {agent.bytes} bytes for {agent.name}",
+            hint,
+            retry_after=_RETRY_LIVE_S if agent.live else _RETRY_ABSENT_S,
+        )
+
+    def put(self, entry: Entry) -> None:
+        """A fresh entry into its agent's inbox, and on to a taker that has room."""
+        agent = entry.agent
+        agent.count += 1
+        agent.bytes += entry.size_bytes
+        self.bytes += entry.size_bytes
+        if not agent.waiting:
+            session = self._taker(agent)
+            if session is not None:
+                self._hand(entry, session)
+                return
+        agent.waiting[entry.message.id] = entry
+
+    def put_answer(self, entry: Entry) -> None:
+        """The reply to somebody who waits: charged to the asker, and held by its session from the start."""
+        entry.agent.count += 1
+        entry.agent.bytes += entry.size_bytes
+        self.bytes += entry.size_bytes
+
+    def _taker(self, agent: Agent) -> Session | None:
+        """The next session with credit; those that share take turns."""
+        takers = agent.takers
+        if len(takers) > 1:
+            for place, session in enumerate(takers):
+                if session.credit > 0 and not session.stalled:
+                    takers.append(takers.pop(place))
+                    return session
+            return None
+        if takers:
+            session = takers[0]
+            if session.credit > 0 and not session.stalled:
+                return session
+        return None
+
+    def _hand(self, entry: Entry, session: Session) -> None:
+        session.credit -= 1
+        entry.holder = session
+        session.held[entry.message.id] = entry
+        session.push(entry.message)
+
+    def pump(self, agent: Agent) -> None:
+        """Send what waits to whoever takes it."""
+        waiting = agent.waiting
+        while waiting:
+            session = self._taker(agent)
+            if session is None:
+                return
+            _, entry = waiting.popitem(last=False)
+            self._hand(entry, session)
+
+    def receive(self, session: Session, credit: int) -> None:
+        """Grant (or take back) credit."""
+        if not session.takes:
+            raise NotPermitted(
+                f"This session only sends as {session.name}; it takes no mail",
+                "Join under the name without take=False.",
+            )
+        session.credit = max(0, session.credit + credit)
+        if credit > 0:
+            self.pump(session.agent)
+
+    # Verdicts of the receiver.
+
+    def delivered(self, session: Session, ids: list[int], now: float) -> None:
+        """The library handed these to its application. Ids that are not held are too late to matter."""
+        for id in ids:
+            entry = session.held.get(id)
+            if entry is not None and entry.state is not DELIVERED:
+                self._receipts.delivered(entry, now, session.name)
+
+    def ack(self, session: Session, ids: list[int], now: float) -> int:
+        """Done. How many were not done before."""
+        held = session.held
+        count = 0
+        for id in ids:
+            entry = held.get(id)
+            if entry is None:
+                entry = self._owned(session, id)
+                if entry.state in ENDED:
+                    continue
+            self.finish(entry, now, session.name)
+            count += 1
+        return count
+
+    def finish(self, entry: Entry, now: float, who: str) -> None:
+        """End an entry as acked, wherever it lies."""
+        if entry.state is not DELIVERED:
+            self._receipts.delivered(entry, now, who)
+        self._remove(entry)
+        if entry.asker is not None:
+            self._requests.end_without_reply(entry, f"{who} acked the request and did not reply")
+        self._receipts.end(entry, ACKED, now, who)
+
+    def nack(self, session: Session, id: int, reason: str, after_s: float, now: float) -> None:
+        """Not now: back into the inbox, one attempt gone."""
+        entry = self._unfinished(session, id)
+        self._detach(entry)
+        self._back(entry, now, session.name, reason or "nacked", failed=True, after_s=after_s)
+        self.pump(session.agent)
+
+    def reject(self, session: Session, id: int, reason: str, now: float) -> None:
+        """Never: a dead letter."""
+        entry = self._unfinished(session, id)
+        self._die(entry, now, session.name, reason or "rejected", rejected=True)
+
+    def give_back(self, session: Session, ids: list[int], now: float) -> None:
+        """Not wanted after all; no attempt counted."""
+        for id in reversed(ids):
+            entry = session.held.get(id)
+            if entry is not None:
+                self._detach(entry)
+                self._back(entry, now, session.name, "given back", failed=False)
+        self.pump(session.agent)
+
+    def working(self, session: Session, id: int, hold_s: float | None, now: float) -> None:
+        """Still at it. With `hold_s` the agent holds the message that long, whatever becomes of the session."""
+        entry = self._unfinished(session, id)
+        if hold_s is None:
+            return
+        if entry.state is not DELIVERED:
+            self._receipts.delivered(entry, now, session.name)
+        self._detach(entry)
+        agent = entry.agent
+        agent.waiting.pop(id, None)
+        agent.detached[id] = entry
+        entry.timer = self._deadlines.add(now + hold_s, lambda now: self._hold_over(entry, now))
+
+    def _hold_over(self, entry: Entry, now: float) -> None:
+        entry.agent.detached.pop(entry.message.id, None)
+        entry.timer = None
+        self._back(entry, now, entry.agent.name, "the hold is over", failed=True)
+        self.pump(entry.agent)
+
+    def _owned(self, session: Session, id: int) -> Entry:
+        entry = self._receipts.entries.get(id)
+        if entry is None or entry.agent is not session.agent or entry.to != entry.agent.name:
+            whose = f"is addressed to {entry.to}, not to {session.name}" if entry is not None else "is not known"
+            raise NoSuchMessage(
+                f"Message {id_text(id)} {whose}", "`agentctl inbox` lists your messages; --as says who you are."
+            )
+        return entry
+
+    def _unfinished(self, session: Session, id: int) -> Entry:
+        entry = session.held.get(id) or self._owned(session, id)
+        if entry.state in ENDED:
+            raise NoSuchMessage(
+                f"Message {id_text(id)} is {entry.state.value} already", f"See `agentctl trace {id_text(id)}`."
+            )
+        return entry
+
+    # Coming back and ending.
+
+    def session_gone(self, session: Session, now: float, why: str) -> None:
+        """Everything a session holds comes back; what its application had seen, with one attempt gone."""
+        agent = session.agent
+        if session in agent.takers:
+            agent.takers.remove(session)
+            agent.seen = now
+        session.takes = False
+        session.credit = 0
+        for entry in sorted(session.held.values(), key=_by_id, reverse=True):
+            seen = entry.state is DELIVERED
+            self._detach(entry)
+            self._back(entry, now, session.name, why, failed=seen)
+        if not agent.live:
+            for entry in list(agent.requests.values()):
+                if entry.holder is None and entry.message.id not in agent.detached:
+                    self._die(entry, now, agent.name, why, store=False)
+        self.pump(agent)
+
+    def _detach(self, entry: Entry) -> None:
+        """Out of whoever holds it; the entry is nowhere until it is put somewhere."""
+        id = entry.message.id
+        if entry.holder is not None:
+            del entry.holder.held[id]
+            entry.holder = None
+        else:
+            entry.agent.detached.pop(id, None) or entry.agent.delayed.pop(id, None) or entry.agent.waiting.pop(id, None)
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
+
+    def _remove(self, entry: Entry) -> None:
+        """Out of the inbox altogether."""
+        if entry.holder is not None and entry.timer is None:  # the common case, kept short
+            del entry.holder.held[entry.message.id]
+            entry.holder = None
+        else:
+            self._detach(entry)
+        agent = entry.agent
+        agent.count -= 1
+        agent.bytes -= entry.size_bytes
+        self.bytes -= entry.size_bytes
+
+    def _back(self, entry: Entry, now: float, who: str, note: str, *, failed: bool, after_s: float = 0.0) -> None:
+        """A detached entry back to where it waits, unless its attempts or its time are over."""
+        message = entry.message
+        if failed and message.attempt >= self._max_attempts:
+            self._die(entry, now, who, f"attempt {message.attempt} of {self._max_attempts}: {note}")
+            return
+        if entry.agent.unnamed:  # the reply to an asker that is gone and has no inbox
+            self._die(entry, now, who, note, store=False)
+            return
+        if entry.state is DELIVERED:
+            self._receipts.back(entry, now, who, note)
+        if failed:
+            message.attempt += 1
+        if entry.expiry is not None and entry.expiry.at <= now:
+            self._expire(entry, now)
+            return
+        if after_s > 0:
+            entry.agent.delayed[message.id] = entry
+            entry.timer = self._deadlines.add(now + after_s, lambda now: self._delay_over(entry, now))
+            return
+        self._rejoin(entry)
+
+    def _delay_over(self, entry: Entry, now: float) -> None:
+        entry.timer = None
+        entry.agent.delayed.pop(entry.message.id, None)
+        self._rejoin(entry)
+        self.pump(entry.agent)
+
+    def _rejoin(self, entry: Entry) -> None:
+        """Into `waiting`, in the order of ids."""
+        agent, id = entry.agent, entry.message.id
+        waiting = agent.waiting
+        if not waiting:
+            waiting[id] = entry
+            return
+        first, last = next(iter(waiting)), next(reversed(waiting))
+        waiting[id] = entry
+        if id < first:
+            waiting.move_to_end(id, last=False)
+        elif id < last:
+            agent.waiting = OrderedDict(sorted(waiting.items()))
+
+    def expire_at(self, entry: Entry, at: float) -> None:
+        """Let it expire at `at` unless it has been delivered by then."""
+        entry.expiry = self._deadlines.add(at, lambda now: self._due(entry, now))
+
+    def _due(self, entry: Entry, now: float) -> None:
+        if entry.holder is None and entry.message.id not in entry.agent.detached:
+            self._expire(entry, now)
+        # Else it is with a session: if it comes back it expires then.
+
+    def _expire(self, entry: Entry, now: float) -> None:
+        self._remove(entry)
+        if entry.asker is not None:
+            self._requests.end_without_reply(entry, "it expired before anybody took it")
+        self._receipts.end(entry, EXPIRED, now, entry.agent.name, "nobody took it in time")
+
+    def withdraw(self, entry: Entry, now: float, note: str) -> None:
+        """The asker does not wait any more: a request that nobody was sent ends; one that is out may still be answered."""
+        if entry.holder is None and entry.state not in ENDED and entry.message.id not in entry.agent.detached:
+            self._remove(entry)
+            self._receipts.end(entry, EXPIRED, now, entry.message.sender, note)
+
+    def _die(
+        self, entry: Entry, now: float, who: str, reason: str, *, rejected: bool = False, store: bool = True
+    ) -> None:
+        self._remove(entry)
+        if entry.asker is not None:
+            self._requests.end_dead(entry, reason, rejected=rejected)
+        self._dead.add(entry, now, who, reason, store=store)
+
+    def requeue(self, entry: Entry, now: float, who: str) -> None:
+        """A dead letter back into its inbox, its attempts counted anew."""
+        self.check_room(entry.agent, entry.size_bytes)
+        self._dead.take_out(entry)
+        entry.message.attempt = 1
+        self._receipts.back(entry, now, who, "requeued")
+        agent = entry.agent
+        agent.count += 1
+        agent.bytes += entry.size_bytes
+        self.bytes += entry.size_bytes
+        self._rejoin(entry)
+        self.pump(agent)
+
+
+def _by_id(entry: Entry) -> int:
+    return entry.message.id

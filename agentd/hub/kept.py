@@ -1,0 +1,96 @@
+"""What outlives an orderly stop: names, undelivered mail, dead letters. The stop-gap until there is a journal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from agentd.hub.hub import Hub
+from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, Entry
+from agentd.wire.messages import Message, Transition
+
+FORMAT: Final = 1
+
+
+class KeptMessage(Struct, array_like=True):
+    """A message and its transitions."""
+
+    to: str
+    message: Message
+    transitions: list[Transition]
+
+
+class KeptName(Struct, array_like=True):
+    """A known name, and when it was last live or got mail."""
+
+    name: str
+    seen_at: float
+
+
+class Kept(Struct, array_like=True):
+    """All of it. Times are seconds since 1970."""
+
+    format: int
+    next_id: int
+    names: list[KeptName]
+    mail: list[KeptMessage]
+    dead: list[KeptMessage]
+
+
+def collect(hub: Hub, now: float) -> Kept:
+    """Everything worth keeping. The sessions must have left before, so that all mail lies in inboxes."""
+    offset = hub.receipts.wall_offset
+    named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
+
+    def kept(entry: Entry) -> KeptMessage:
+        trail = [Transition(state, at + offset, who, note) for state, at, who, note in entry.trail]
+        return KeptMessage(entry.to, entry.message, trail)
+
+    return Kept(
+        FORMAT,
+        hub.receipts.next_id,
+        [KeptName(agent.name, agent.seen + offset) for agent in named],
+        [
+            kept(entry)
+            for agent in named
+            for entry in (*agent.waiting.values(), *agent.delayed.values(), *agent.detached.values())
+        ],
+        [kept(entry) for agent in named for entry in agent.dead.values()],
+    )
+
+
+def restore(hub: Hub, kept: Kept, now: float) -> None:
+    """Into a fresh hub. Mail that expired meanwhile ends as expired."""
+    offset = hub.receipts.wall_offset
+    hub.receipts.next_id = max(hub.receipts.next_id, kept.next_id)
+    for name in kept.names:
+        agent = hub.agents.get_or_create(name.name, now)
+        agent.seen = min(now, name.seen_at - offset)
+        hub.agents.watch_idle(agent, now)
+    for item in sorted(kept.mail, key=lambda item: item.message.id):
+        entry = _entry(hub, item, now)
+        if entry.state is DELIVERED:  # it was held: whoever had it is gone with the old daemon
+            hub.receipts.back(entry, now, entry.to, "agentd was restarted")
+        hub.inboxes.put(entry)
+        if item.message.details is not None and item.message.details.expires_at is not None:
+            hub.inboxes.expire_at(entry, item.message.details.expires_at - offset)
+    for item in kept.dead:
+        entry = _entry(hub, item, now)
+        entry.state = DEAD
+        entry.agent.dead[entry.message.id] = entry
+        entry.agent.dead_bytes += entry.size_bytes
+
+
+def _entry(hub: Hub, item: KeptMessage, now: float) -> Entry:
+    offset = hub.receipts.wall_offset
+    message = item.message
+    size = len(message.body)
+    trail = [(t.state, t.at - offset, t.who, t.note) for t in item.transitions]
+    agent = hub.agents.get_or_create(item.to, now)
+    state = trail[-1][0] if trail else ACCEPTED
+    entry = Entry(message, agent, item.to, size + OVERHEAD_BYTES, state, trail, body_bytes=size)
+    if message.details is not None:
+        message.details.reply_by = None  # nobody waits any more: a reply goes to the sender's inbox
+    hub.receipts.entries[message.id] = entry
+    return entry

@@ -1,0 +1,253 @@
+"""Where every message stands: the only place that changes a message's state.
+
+    accepted -> stored -> delivered -> acked | expired | dead
+
+Rule 1: a state changes here or not at all, and each change leaves a transition with its time and its who.
+Rule 2: an end state is left only by requeueing a dead letter.
+A delivered message that comes back (nack, receiver gone) is `accepted` again. Ended messages are remembered for a
+while without their bodies, so that `trace` can say what became of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from agentd.host.config import TraceLimits
+from agentd.hub.deadlines import Deadline, Deadlines
+from agentd.wire import messages as wire
+from agentd.wire.errors import NoSuchMessage
+from agentd.wire.messages import Message, Receipt, State, TraceView, Transition
+from agentd.wire.names import id_prefix, id_text
+
+if TYPE_CHECKING:
+    from agentd.hub.agents import Agent
+    from agentd.hub.session import Session
+
+# Members bound once: reaching them through the class costs 170 ns each in CPython 3.11.
+ACCEPTED: Final = State.ACCEPTED
+STORED: Final = State.STORED
+DELIVERED: Final = State.DELIVERED
+ACKED: Final = State.ACKED
+EXPIRED: Final = State.EXPIRED
+DEAD: Final = State.DEAD
+ENDED: Final = (ACKED, EXPIRED, DEAD)
+
+#: Every transition there is; the state-machine tests hold all trails against it.
+TRANSITIONS: Final[dict[State, frozenset[State]]] = {
+    ACCEPTED: frozenset({STORED, DELIVERED, ACKED, EXPIRED, DEAD}),
+    STORED: frozenset({DELIVERED, ACKED, EXPIRED, DEAD}),
+    DELIVERED: frozenset({ACCEPTED, STORED, ACKED, EXPIRED, DEAD}),
+    ACKED: frozenset(),
+    EXPIRED: frozenset(),
+    DEAD: frozenset({ACCEPTED, STORED}),
+}
+
+_MAX_TRAIL: Final = 64
+
+#: What a message costs beside its body, for quotas: the objects that stand for it.
+OVERHEAD_BYTES: Final = 512
+
+
+class Entry(Struct, gc=False, eq=False):
+    """A message and where it stands. `gc=False`: entries are let go by name, never by a cycle collector's search."""
+
+    message: Message
+    agent: Agent  # in whose inbox it is or was; for an event, who published it
+    to: str  # that agent's name, or the event's topic
+    size_bytes: int  # what it is charged with
+    state: State
+    trail: list[tuple[State, float, str, str]]
+    holder: Session | None = None  # the session it was sent to
+    watchers: list[tuple[Session, int, State]] | None = None  # who waits for which state, and for which call
+    expiry: Deadline | None = None
+    timer: Deadline | None = None  # end of a hold, or of a nack's delay
+    asker: tuple[Session, int] | None = None  # a request that still waits: session and call
+    asking_until: Deadline | None = None
+    body_bytes: int = 0
+    outstanding: int = 0  # an event: subscriptions that have yet to take it
+
+
+class Counts:
+    """Totals since start."""
+
+    __slots__ = (
+        "accepted",
+        "accepted_bytes",
+        "acked",
+        "dead",
+        "delivered",
+        "events",
+        "expired",
+        "missed",
+        "published",
+        "refused",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.accepted_bytes = 0
+        self.delivered = 0
+        self.acked = 0
+        self.expired = 0
+        self.dead = 0
+        self.refused = 0
+        self.published = 0
+        self.events = 0
+        self.missed = 0
+
+
+class Retention:
+    """Ended messages of one agent, oldest first, kept for `trace`."""
+
+    __slots__ = ("armed", "entries")
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque()
+        self.armed = False
+
+
+class Receipts:
+    """The registry of all messages that have not been forgotten."""
+
+    def __init__(self, limits: TraceLimits, deadlines: Deadlines, first_id: int) -> None:
+        self._limits = limits
+        self._deadlines = deadlines
+        self._max_kept = limits.max_messages
+        self.next_id = first_id
+        self.entries: dict[int, Entry] = {}
+        self.counts = Counts()
+        self.unnamed = Retention()  # for what agents without a name sent
+        self.wall_offset = 0.0  # the server keeps it right; seconds since 1970 = now + wall_offset
+
+    def delivered(self, entry: Entry, now: float, who: str) -> None:
+        """The receiving library took it for its application."""
+        entry.state = DELIVERED
+        entry.trail.append((DELIVERED, now, who, ""))
+        self.counts.delivered += 1
+        if entry.watchers is not None:
+            self._tell(entry, now, "")
+
+    def back(self, entry: Entry, now: float, who: str, note: str) -> None:
+        """It is to be delivered (again): given back, nacked, its receiver gone, or requeued."""
+        entry.state = ACCEPTED
+        trail = entry.trail
+        trail.append((ACCEPTED, now, who, note))
+        if len(trail) > _MAX_TRAIL:  # given back without end: the beginning and the latest tell the story
+            del trail[1 : _MAX_TRAIL // 2]
+
+    def end(self, entry: Entry, state: State, now: float, who: str, note: str = "") -> None:
+        """Acked, expired or dead. A dead letter keeps its body."""
+        assert entry.state not in ENDED, f"{entry.message.id} was {entry.state} already"
+        entry.state = state
+        entry.trail.append((state, now, who, note))
+        if entry.expiry is not None:
+            entry.expiry.cancel()
+            entry.expiry = None
+        if entry.watchers is not None:
+            self._tell(entry, now, note)
+        if state is not DEAD:
+            entry.message.body = b""
+        if state is ACKED:
+            self.counts.acked += 1
+        elif state is EXPIRED:
+            self.counts.expired += 1
+        else:
+            self.counts.dead += 1
+            return  # kept as a dead letter; `retain` comes when it is dropped
+        self.retain(entry, now)
+
+    def retain(self, entry: Entry, now: float) -> None:
+        """Remember an ended message for a while."""
+        retention = entry.agent.ended
+        kept = retention.entries
+        kept.append(entry)
+        if len(kept) > self._max_kept:
+            del self.entries[kept.popleft().message.id]
+        elif not retention.armed:
+            retention.armed = True
+            self._deadlines.add(now + self._limits.keep_s, lambda now: self._sweep(retention, now))
+
+    def _sweep(self, retention: Retention, now: float) -> None:
+        kept = retention.entries
+        while kept and kept[0].trail[-1][1] <= now - self._limits.keep_s:
+            del self.entries[kept.popleft().message.id]
+        retention.armed = bool(kept)
+        if kept:
+            due = kept[0].trail[-1][1] + self._limits.keep_s
+            self._deadlines.add(due, lambda now: self._sweep(retention, now))
+
+    def forget(self, retention: Retention) -> None:
+        """Forget a whole agent's ended messages, with the agent."""
+        for entry in retention.entries:
+            del self.entries[entry.message.id]
+        retention.entries.clear()
+
+    def watch(self, entry: Entry, session: Session, cid: int, wanted: State, now: float) -> None:
+        """Send `session` a Receipt once the message has reached `wanted` or ended."""
+        if entry.watchers is None:
+            entry.watchers = []
+        entry.watchers.append((session, cid, wanted))
+        if entry.state is not ACCEPTED:
+            self._tell(entry, now, entry.trail[-1][3])
+
+    def _tell(self, entry: Entry, now: float, note: str) -> None:
+        state = entry.state
+        ended = state in ENDED
+        left = []
+        for watcher in entry.watchers or ():
+            session, cid, wanted = watcher
+            if ended or wanted is state:
+                session.push(Receipt(cid, entry.message.id, state, now + self.wall_offset, note=note))
+            else:
+                left.append(watcher)
+        entry.watchers = left or None
+
+    def get(self, id: int) -> Entry:
+        """The message of that id, or NoSuchMessage."""
+        entry = self.entries.get(id)
+        if entry is None:
+            raise NoSuchMessage(
+                f"No message {id_text(id)} is known",
+                "Ended messages are forgotten after a while; `agentctl inbox` and `agentctl dead` list the others.",
+            )
+        return entry
+
+    def find(self, prefix: str) -> Entry:
+        """The one message whose id begins with these letters, or NoSuchMessage naming the candidates."""
+        bits, mask = id_prefix(prefix)
+        found = [id for id in self.entries if id & mask == bits]
+        if len(found) == 1:
+            return self.entries[found[0]]
+        if not found:
+            raise NoSuchMessage(
+                f"No message's id begins with {prefix}", "`agentctl inbox` and `agentctl dead` list them."
+            )
+        shown = ", ".join(id_text(id) for id in sorted(found)[-5:])
+        raise NoSuchMessage(f"{prefix} begins the ids of {len(found)} messages", f"Give more letters: {shown}.")
+
+    def trace(self, cid: int, entry: Entry) -> TraceView:
+        """All that is known of a message, but its body."""
+        message = entry.message
+        details = message.details or _NO_DETAILS
+        return TraceView(
+            cid,
+            message.id,
+            entry.state,
+            message.sender,
+            entry.to,
+            message.content,
+            entry.body_bytes,
+            message.lane,
+            wire.Route.SOCKET,
+            message.attempt,
+            [Transition(state, at + self.wall_offset, who, note) for state, at, who, note in entry.trail],
+            details.re,
+            details.thread,
+            details.hops,
+        )
+
+
+_NO_DETAILS: Final[Any] = wire.Details()

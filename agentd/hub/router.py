@@ -1,0 +1,291 @@
+"""The router: what a sender asks for becomes an entry in the right inbox, or a named refusal. Nothing is half done:
+every check comes before the first change."""
+
+from __future__ import annotations
+
+from agentd.host.config import Config
+from agentd.hub.agents import Agent, Agents, UsedKey
+from agentd.hub.deadlines import Deadlines
+from agentd.hub.inbox import Inboxes
+from agentd.hub.receipts import ACCEPTED, ACKED, DELIVERED, ENDED, OVERHEAD_BYTES, Entry, Receipts
+from agentd.hub.requests import Requests
+from agentd.hub.session import Session
+from agentd.hub.topics import Topics
+from agentd.wire.bodies import Content
+from agentd.wire.errors import (
+    Absent,
+    BadRequest,
+    LimitReached,
+    NoResponder,
+    NoSuchAgent,
+    ShuttingDown,
+    TooLarge,
+    TooManyHops,
+)
+from agentd.wire.messages import Details, Message, Options, Publish, Receipt, Reply, Request, Send, State
+from agentd.wire.names import check_topic, id_text
+
+UNKNOWN = State.UNKNOWN
+_WAITABLE = (ACCEPTED, DELIVERED, ACKED)
+_DEFAULTS = Options()
+
+#: What a receipt says of mail that no taker has been sent.
+KEPT_NOTE = "{} is absent: kept in memory, written to disk at an orderly stop only"
+
+
+class Router:
+    """From verbs to entries."""
+
+    def __init__(
+        self,
+        config: Config,
+        deadlines: Deadlines,
+        agents: Agents,
+        receipts: Receipts,
+        inboxes: Inboxes,
+        requests: Requests,
+        topics: Topics,
+    ) -> None:
+        self._limits = config.message
+        self._agent_limits = config.agents
+        self._max_body_bytes = config.message.max_body_bytes
+        self._deadlines = deadlines
+        self._agents = agents
+        self._by_name = agents.by_name
+        self._receipts = receipts
+        self._inboxes = inboxes
+        self._requests = requests
+        self._topics = topics
+        self.draining = False
+
+    def send(self, session: Session, verb: Send, now: float) -> None:
+        """Accept a message for one agent's inbox."""
+        if self.draining:
+            raise shutting_down()
+        options = verb.options
+        agent = self._by_name.get(verb.to)
+        if agent is not None and agent.unnamed:
+            agent = None
+        if agent is None and (options is None or not options.allow_absent):
+            raise self._agents.unknown(verb.to)
+        if options is None:
+            assert agent is not None
+            entry = self._entry(session, agent, verb.to, verb.content, verb.body, None, now)
+            self._inboxes.check_room(agent, entry.size_bytes)
+            self._admit(entry)
+            self._accepted(session, verb.cid, entry)
+            self._inboxes.put(entry)
+            return
+        details = self._details(options, now)
+        if options.key is not None and self._repeated(session, verb, options, options.key, now):
+            return
+        if agent is None:
+            agent = self._agents.get_or_create(verb.to, now)
+            self._agents.watch_idle(agent, now)
+        entry = self._entry(session, agent, verb.to, verb.content, verb.body, details, now)
+        self._inboxes.check_room(agent, entry.size_bytes)
+        self._admit(entry)
+        if options.key is not None:
+            self._remember(session.agent, options.key, entry, now)
+        if options.ttl is not None:
+            self._inboxes.expire_at(entry, now + options.ttl)
+        self._accepted(session, verb.cid, entry)
+        if options.wait is not ACCEPTED:
+            self._receipts.watch(entry, session, verb.cid, options.wait, now)
+        self._inboxes.put(entry)
+
+    def request(self, session: Session, verb: Request, now: float) -> None:
+        """Accept a message whose sender waits for the reply."""
+        if self.draining:
+            raise shutting_down()
+        agent = self._by_name.get(verb.to)
+        if agent is None or not agent.takers:
+            raise self._no_responder(verb.to, agent)
+        if len(session.asking) >= self._agent_limits.max_requests:
+            raise LimitReached(
+                f"{session.name} has {len(session.asking)} requests under way, the most there may be",
+                "agents.max_requests sets the limit.",
+            )
+        if verb.cid in session.asking:
+            raise BadRequest(f"Call {verb.cid} is a request under way already", "Number calls upwards from 1.")
+        details = self._details(verb.options or _DEFAULTS, now) or Details()
+        details.reply_by = now + self._receipts.wall_offset + verb.timeout
+        entry = self._entry(session, agent, verb.to, verb.content, verb.body, details, now)
+        self._inboxes.check_room(agent, entry.size_bytes)
+        self._admit(entry)
+        self._requests.open(entry, session, verb.cid, now + verb.timeout)
+        self._inboxes.put(entry)
+
+    def _no_responder(self, name: str, agent: Agent | None) -> NoResponder:
+        if agent is None or agent.unnamed:
+            unknown = self._agents.unknown(name)
+            return NoResponder(unknown.message, unknown.hint)
+        return NoResponder(
+            f"{name} is absent: nobody would reply", "Send it a message instead; it finds that in its inbox."
+        )
+
+    def reply(self, session: Session, verb: Reply, now: float) -> None:
+        """Answer a message and ack it: to the asker that waits, else to the sender's inbox."""
+        parent = self._receipts.get(verb.id)
+        if parent.agent is not session.agent or parent.to != session.name:
+            raise BadRequest(f"Message {id_text(verb.id)} was addressed to {parent.to}, not to {session.name}")
+        options = verb.options or _DEFAULTS
+        options.re = verb.id
+        details = self._details(options, now)
+        asked = parent.asker
+        if asked is None and self.draining:
+            raise shutting_down()
+        agent = asked[0].agent if asked is not None else self._reachable(parent.message.sender)
+        entry = self._entry(session, agent, parent.message.sender, verb.content, verb.body, details, now)
+        if asked is None:
+            self._inboxes.check_room(agent, entry.size_bytes)
+        self._admit(entry)
+        self._accepted(session, verb.cid, entry, named=asked is None)
+        if options.wait is not ACCEPTED:
+            self._receipts.watch(entry, session, verb.cid, options.wait, now)
+        if asked is None:
+            self._inboxes.put(entry)
+        else:
+            self._inboxes.put_answer(entry)
+            self._requests.answer(parent, entry)
+        if parent.state not in ENDED:
+            self._inboxes.finish(parent, now, session.name)
+
+    def _reachable(self, sender: str) -> Agent:
+        try:
+            return self._agents.get(sender)
+        except NoSuchAgent as error:
+            raise Absent(f"{sender} does not wait for a reply any more, and takes no mail", error.hint) from None
+
+    def publish(self, session: Session, verb: Publish, now: float) -> None:
+        """Send an event to whoever subscribes."""
+        if self.draining:
+            raise shutting_down()
+        topic = check_topic(verb.topic)
+        options = verb.options or _DEFAULTS
+        if options.wait is not ACCEPTED or options.ttl is not None or options.key is not None:
+            raise BadRequest("An event takes no wait, ttl or key", "They are for messages to one agent.")
+        details = self._details(options, now) or Details()
+        details.topic = topic
+        entry = self._entry(session, session.agent, topic, verb.content, verb.body, details, now)
+        self._admit(entry)
+        reached, refused = self._topics.publish(entry, now)
+        if verb.cid:
+            at = entry.message.sent_at
+            session.push(Receipt(verb.cid, entry.message.id, ACCEPTED, at, reached=reached, refused=refused))
+
+    # Parts of them.
+
+    def _details(self, options: Options, now: float) -> Details | None:
+        """What the options mean for the message, or the refusal of what can't be had."""
+        if options.wait not in _WAITABLE:
+            raise BadRequest(
+                f"wait={options.wait.value!r}: nobody can wait for that", "Wait for accepted, delivered or acked."
+            )
+        hops, thread = options.hops, None
+        if options.re is not None:
+            parent = self._receipts.entries.get(options.re)
+            thread = options.re
+            if parent is not None:
+                above = parent.message.details
+                hops = max(hops, 1 + (above.hops if above else 0))
+                thread = (above.thread if above else None) or options.re
+            else:
+                hops = max(hops, 1)
+        if hops > self._limits.max_hops:
+            raise TooManyHops(
+                f"This message was passed on {hops} times, more than {self._limits.max_hops}",
+                "Agents are answering each other in a loop: break it, or begin a new thread without re.",
+            )
+        headers = options.headers
+        if headers:
+            size = sum(len(name) + len(value) for name, value in headers.items())
+            if size > self._limits.max_headers_bytes:
+                raise TooLarge(
+                    f"The headers have {size} characters, more than {self._limits.max_headers_bytes}",
+                    "Put large things into the body.",
+                )
+        if not (headers or hops or options.re is not None or options.ttl is not None):
+            return None
+        expires = None if options.ttl is None else now + self._receipts.wall_offset + options.ttl
+        return Details(headers=headers, re=options.re, thread=thread, hops=hops, expires_at=expires)
+
+    def _entry(
+        self,
+        session: Session,
+        agent: Agent,
+        to: str,
+        content: Content,
+        body: bytes,
+        details: Details | None,
+        now: float,
+    ) -> Entry:
+        receipts = self._receipts
+        size = len(body)
+        if size > self._max_body_bytes:
+            raise TooLarge(
+                f"The body has {size} bytes, more than {self._max_body_bytes}",
+                "message.max_body_bytes sets the limit; put larger things into a file and send its path.",
+            )
+        message = Message(
+            receipts.next_id,
+            session.name,
+            session.provenance,
+            content,
+            body,
+            now + receipts.wall_offset,
+            details=details,
+        )
+        return Entry(
+            message, agent, to, size + OVERHEAD_BYTES, ACCEPTED, [(ACCEPTED, now, session.name, "")], body_bytes=size
+        )
+
+    def _admit(self, entry: Entry) -> None:
+        """From here on the message exists."""
+        receipts = self._receipts
+        id = entry.message.id
+        receipts.next_id = id + 1
+        receipts.entries[id] = entry
+        counts = receipts.counts
+        counts.accepted += 1
+        counts.accepted_bytes += entry.body_bytes
+
+    def _accepted(self, session: Session, cid: int, entry: Entry, *, named: bool = True) -> None:
+        if cid:
+            agent = entry.agent
+            note = "" if agent.takers or not named else KEPT_NOTE.format(agent.name)
+            session.accept(cid, entry.message.id, entry.message.sent_at, note)
+
+    def _repeated(self, session: Session, verb: Send, options: Options, key: str, now: float) -> bool:
+        """Whether this sender's key was accepted before; then the answer is about that message."""
+        used = session.agent.keys.get(key)
+        if used is None or used.at + self._agent_limits.keep_keys_s <= now:
+            return False
+        if used.to != verb.to or used.body_bytes != len(verb.body):
+            raise BadRequest(
+                f"The key {key!r} belongs to message {id_text(used.id)} to {used.to}",
+                "Use a fresh key for each message.",
+            )
+        entry = self._receipts.entries.get(used.id)
+        state = UNKNOWN if entry is None else entry.state
+        at = used.at + self._receipts.wall_offset
+        session.accept(verb.cid, used.id, at, f"repeated: this key was accepted before; that message is {state.value}")
+        if options.wait is not ACCEPTED:
+            if entry is None:
+                session.push(Receipt(verb.cid, used.id, UNKNOWN, at, note="it ended, and how is forgotten"))
+            else:
+                self._receipts.watch(entry, session, verb.cid, options.wait, now)
+        return True
+
+    def _remember(self, sender: Agent, key: str, entry: Entry, now: float) -> None:
+        keys = sender.keys
+        keys.pop(key, None)
+        keys[key] = UsedKey(entry.message.id, now, entry.to, entry.body_bytes)
+        oldest = now - self._agent_limits.keep_keys_s
+        while len(keys) > self._agent_limits.max_keys or next(iter(keys.values())).at <= oldest:
+            keys.popitem(last=False)
+
+
+def shutting_down() -> ShuttingDown:
+    """The refusal of new work while the daemon stops."""
+    return ShuttingDown("The daemon is stopping and takes no new work", "Try again in a moment.", retry_after=1.0)

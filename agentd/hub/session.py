@@ -1,0 +1,69 @@
+"""A session as the domain sees it: one live connection of an agent, what it holds, and a way to tell it things.
+
+The server's session (a socket) and the tests' (a list) derive from this one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agentd.wire.errors import AgentdError
+from agentd.wire.messages import Accepted, Error
+
+if TYPE_CHECKING:
+    from agentd.hub.agents import Agent
+    from agentd.hub.receipts import Entry
+    from agentd.hub.topics import Subscription
+
+
+class Session:
+    """Invariant: `held` has exactly the entries whose holder is this session."""
+
+    agent: Agent  # set by the hub's join
+    name: str
+    provenance = ""  # what the kernel says of the process: "uid 1000 pid 4711 (aider)"
+    pid: int | None = None
+    command = ""
+
+    def __init__(self) -> None:
+        self.joined = False
+        self.takes = False
+        self.shares = False
+        self.credit = 0  # messages it may still be sent
+        self.stalled = False  # it does not read what it was sent: nothing more until it does
+        self.held: dict[int, Entry] = {}
+        self.subscriptions: dict[int, Subscription] = {}
+        self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
+        self._run: Accepted | None = None
+
+    def write(self, message: msgspec.Struct) -> None:
+        """Queue a message for the client; the one thing a kind of session must bring."""
+        raise NotImplementedError
+
+    def push(self, message: msgspec.Struct) -> None:
+        """Tell the client, after everything it was told before."""
+        if self._run is not None:
+            self.end_run()
+        self.write(message)
+
+    def accept(self, cid: int, id: int, at: float, note: str = "") -> None:
+        """Tell the client that its call was accepted. Consecutive ones become one Accepted (a third of the cost)."""
+        run = self._run
+        if run is not None:
+            if cid == run.cid + run.count and id == run.id + run.count and note == run.note:
+                run.count += 1
+                return
+            self.end_run()
+        self._run = Accepted(cid, id, 1, at, note=note)
+
+    def end_run(self) -> None:
+        """Write the Accepted that is being gathered."""
+        if self._run is not None:
+            run, self._run = self._run, None
+            self.write(run)
+
+    def refuse(self, cid: int, error: AgentdError) -> None:
+        """Tell the client that its call was refused, and why."""
+        self.push(Error(cid, error.code, error.message, error.hint, error.retryable, error.retry_after))

@@ -1,0 +1,150 @@
+"""Topics: events to whoever subscribes now. A subscription has room for so many events on their way to it; past that
+it has a gap, which its subscriber and the publisher are both told of. Nobody else is held up by it."""
+
+from __future__ import annotations
+
+import re
+
+from agentd.host.config import TopicLimits
+from agentd.hub.receipts import DELIVERED, EXPIRED, Entry, Receipts
+from agentd.hub.session import Session
+from agentd.wire.errors import BadRequest, LaneUnavailable, LimitReached
+from agentd.wire.messages import LaggedEvent
+from agentd.wire.names import check_name, check_pattern, compile_pattern
+
+_MAX_CACHED = 4096
+
+
+class Subscription:
+    """One session's wish for the events of one pattern."""
+
+    __slots__ = ("expression", "missed", "number", "outstanding", "outstanding_bytes", "pattern", "session")
+
+    def __init__(self, number: int, pattern: str, session: Session) -> None:
+        self.number = number
+        self.pattern = pattern
+        self.expression: re.Pattern[str] = compile_pattern(pattern)
+        self.session = session
+        self.outstanding: dict[int, Entry] = {}  # sent, not yet taken by the subscriber's application
+        self.outstanding_bytes = 0
+        self.missed = 0
+
+
+class Topics:
+    """The registry of subscriptions."""
+
+    def __init__(self, limits: TopicLimits, receipts: Receipts) -> None:
+        self._limits = limits
+        self._receipts = receipts
+        self._next_number = 1
+        self.subscriptions: dict[int, Subscription] = {}
+        self._matching: dict[str, tuple[Subscription, ...]] = {}  # by topic; emptied at each change
+
+    def subscribe(self, session: Session, pattern: str, start: str, name: str | None) -> Subscription:
+        """Events from now on."""
+        check_pattern(pattern)
+        if name is not None:
+            check_name(name)
+        if start != "new" and start != "all" and not re.fullmatch(r"-\d+(\.\d+)?[smhd]|[a-z2-7]{13}", start):
+            raise BadRequest(f"start {start!r} is not new, all, an age such as -5m, or a message id")
+        if name is not None or start != "new":
+            raise LaneUnavailable(
+                "Durable subscriptions and past events need the journal, which this version does not have",
+                'Subscribe without a name and with start="new".',
+            )
+        if len(session.subscriptions) >= self._limits.max_subscriptions:
+            raise LimitReached(
+                f"{session.name} has {len(session.subscriptions)} subscriptions, the most there may be",
+                "topics.max_subscriptions sets the limit.",
+            )
+        subscription = Subscription(self._next_number, pattern, session)
+        self._next_number += 1
+        self.subscriptions[subscription.number] = subscription
+        session.subscriptions[subscription.number] = subscription
+        self._matching.clear()
+        return subscription
+
+    def unsubscribe(self, session: Session, number: int, now: float) -> None:
+        """No more events; those on their way are let go."""
+        subscription = session.subscriptions.pop(number, None)
+        if subscription is None:
+            raise BadRequest(f"This session has no subscription {number}")
+        del self.subscriptions[number]
+        self._matching.clear()
+        for entry in subscription.outstanding.values():
+            self._settle(entry, now)
+
+    def session_gone(self, session: Session, now: float) -> None:
+        """End all its subscriptions."""
+        for number in list(session.subscriptions):
+            self.unsubscribe(session, number, now)
+
+    def matching(self, topic: str) -> tuple[Subscription, ...]:
+        """Whose pattern the topic matches."""
+        found = self._matching.get(topic)
+        if found is None:
+            if len(self._matching) >= _MAX_CACHED:
+                self._matching.clear()
+            found = tuple(s for s in self.subscriptions.values() if s.expression.fullmatch(topic))
+            self._matching[topic] = found
+        return found
+
+    def publish(self, entry: Entry, now: float) -> tuple[int, list[str]]:
+        """Send the event to all that match; how many it reached, and the agents that had no room."""
+        message = entry.message
+        details = message.details
+        assert details is not None and details.topic is not None
+        refused: list[str] = []
+        counts = self._receipts.counts
+        counts.published += 1
+        for subscription in self.matching(details.topic):
+            if (
+                len(subscription.outstanding) >= self._limits.max_events
+                or subscription.outstanding_bytes + entry.size_bytes > self._limits.max_event_bytes
+            ):
+                subscription.missed += 1
+                counts.missed += 1
+                refused.append(subscription.session.name)
+                continue
+            subscription.outstanding[message.id] = entry
+            subscription.outstanding_bytes += entry.size_bytes
+            entry.outstanding += 1
+            counts.events += 1
+            details.subscription = subscription.number
+            subscription.session.push(message)
+        details.subscription = 0
+        reached = entry.outstanding
+        if not reached:
+            self._receipts.end(
+                entry, EXPIRED, now, entry.message.sender, "nobody subscribed" if not refused else "no room"
+            )
+        return reached, refused
+
+    def delivered(self, session: Session, number: int, ids: list[int], now: float) -> None:
+        """The subscriber's library handed these to its application."""
+        subscription = session.subscriptions.get(number)
+        if subscription is None:
+            return  # ended meanwhile
+        for id in ids:
+            entry = subscription.outstanding.pop(id, None)
+            if entry is None:
+                continue
+            subscription.outstanding_bytes -= entry.size_bytes
+            entry.trail.append((DELIVERED, now, session.name, ""))
+            self._settle(entry, now)
+        if subscription.missed:
+            session.push(LaggedEvent(number, subscription.missed))
+            subscription.missed = 0
+
+    def _settle(self, entry: Entry, now: float) -> None:
+        """One subscription less has yet to take it. With the last the event ends: `delivered` if anybody took it."""
+        entry.outstanding -= 1
+        if entry.outstanding:
+            return
+        if any(state is DELIVERED for state, _, _, _ in entry.trail):
+            entry.state = DELIVERED
+            self._receipts.counts.delivered += 1
+            entry.message.body = b""
+            self._receipts.retain(entry, now)
+        else:
+            self._receipts.end(entry, EXPIRED, now, entry.message.sender, "its subscribers are gone")

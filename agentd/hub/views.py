@@ -1,0 +1,133 @@
+"""What people see of the hub: lists with what is in trouble first. Reads everything, changes nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentd.hub.agents import Agent
+from agentd.hub.hub import Hub
+from agentd.hub.receipts import Entry
+from agentd.wire.bodies import Content
+from agentd.wire.messages import AgentsView, AgentView, DeadLetter, DeadView, InboxView, MailView
+
+_PREVIEW_CHARACTERS: Final = 80
+_STUCK_S: Final = 60.0
+
+
+def preview(entry: Entry) -> str:
+    """The beginning of a body on one line."""
+    body = entry.message.body
+    if entry.message.content is Content.BYTES:
+        return f"{len(body)} bytes"
+    text = " ".join(body[: 4 * _PREVIEW_CHARACTERS].decode(errors="replace").split())
+    return text if len(text) <= _PREVIEW_CHARACTERS else text[: _PREVIEW_CHARACTERS - 1] + "…"
+
+
+def _accepted_at(entry: Entry) -> float:
+    return entry.trail[0][1]
+
+
+def agent_view(agent: Agent, now: float, limit_messages: int) -> AgentView:
+    """One agent's row."""
+    held = agent.held()
+    oldest = next(iter(agent.waiting.values()), None)
+    oldest_s = None if oldest is None else max(0.0, now - _accepted_at(oldest))
+    first = agent.takers[0] if agent.takers else (agent.sessions[0] if agent.sessions else None)
+    return AgentView(
+        name=agent.name,
+        live=agent.live,
+        pid=first.pid if first else None,
+        command=first.command if first else None,
+        waiting=len(agent.waiting) + len(agent.delayed),
+        held=len(held),
+        dead=len(agent.dead),
+        bytes=agent.bytes,
+        oldest_s=oldest_s,
+        seen_s=0.0 if agent.sessions else max(0.0, now - agent.seen),
+        trouble=_trouble(agent, oldest_s, limit_messages),
+    )
+
+
+def _trouble(agent: Agent, oldest_s: float | None, limit_messages: int) -> str:
+    """What somebody should look at, or nothing."""
+    found = []
+    if agent.count >= limit_messages:
+        found.append("inbox full")
+    if agent.refused:
+        found.append(f"{agent.refused} sends refused")
+    if agent.dead:
+        found.append(f"{len(agent.dead)} dead letters")
+    if agent.dead_dropped:
+        found.append(f"{agent.dead_dropped} older dead letters dropped")
+    if any(taker.stalled for taker in agent.takers):
+        found.append("does not read its socket")
+    elif agent.live and oldest_s is not None and oldest_s > _STUCK_S:
+        found.append(f"takes nothing: oldest waits {oldest_s:.0f} s")
+    return ", ".join(found)
+
+
+def agents(hub: Hub, cid: int, now: float) -> AgentsView:
+    """All agents: those in trouble first, then live ones, then by name."""
+    rows = [agent_view(agent, now, hub.config.inbox.max_messages) for agent in hub.agents.by_name.values()]
+    rows.sort(key=lambda row: (not row.trouble, not row.live, row.name))
+    return AgentsView(cid, rows)
+
+
+def inbox(hub: Hub, cid: int, name: str, limit: int) -> InboxView:
+    """An agent's mail: those tried before first, then what is held, then what waits."""
+    agent = hub.agents.get(name)
+    entries = [*agent.held(), *agent.delayed.values(), *agent.waiting.values()]
+    entries.sort(key=lambda entry: (entry.message.attempt == 1, entry.message.id))
+    return InboxView(cid, name, len(entries), [_mail_view(entry) for entry in entries[:limit]])
+
+
+def _mail_view(entry: Entry) -> MailView:
+    message = entry.message
+    holder = f"pid {entry.holder.pid}" if entry.holder else "held" if entry.message.id in entry.agent.detached else ""
+    details = message.details
+    return MailView(
+        message.id,
+        entry.state,
+        message.sender,
+        message.content,
+        entry.body_bytes,
+        preview(entry),
+        message.sent_at,
+        message.attempt,
+        holder,
+        details.re if details else None,
+    )
+
+
+def dead(hub: Hub, cid: int, name: str | None, limit: int) -> DeadView:
+    """Dead letters, newest first."""
+    chosen = [hub.agents.get(name)] if name is not None else list(hub.agents.by_name.values())
+    entries = hub.dead.listed(chosen)
+    offset = hub.receipts.wall_offset
+    letters = [
+        DeadLetter(
+            entry.message.id,
+            entry.to,
+            entry.message.sender,
+            hub.dead.reason(entry),
+            entry.message.attempt,
+            entry.message.content,
+            entry.body_bytes,
+            preview(entry),
+            entry.message.sent_at,
+            entry.trail[-1][1] + offset,
+        )
+        for entry in entries[:limit]
+    ]
+    return DeadView(cid, len(entries), letters)
+
+
+def totals(hub: Hub) -> tuple[int, int, int]:
+    """Waiting, held and dead over all agents."""
+    waiting = held = dead = 0
+    for agent in hub.agents.by_name.values():
+        here = len(agent.waiting) + len(agent.delayed)
+        waiting += here
+        held += agent.count - here
+        dead += len(agent.dead)
+    return waiting, held, dead

@@ -1,0 +1,46 @@
+"""The words that messages are made of."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+VERSION: Final = 1
+
+#: A message id: a number here, 13 letters wherever people or JSON see it (names.id_text).
+Id = Annotated[int, Meta(ge=0, extra={"id": True})]
+Cid = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Seconds = Annotated[float, Meta(ge=0, le=366 * 86400)]
+
+
+class Priority(StrEnum):
+    """How soon: it chooses the lane of the same name."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+    BATCH = "batch"
+
+
+class State(StrEnum):
+    """Where a message stands. It is in exactly one; `unknown` is what nobody can know any more."""
+
+    ACCEPTED = "accepted"
+    STORED = "stored"
+    DELIVERED = "delivered"
+    ACKED = "acked"
+    EXPIRED = "expired"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
+class Route(StrEnum):
+    """Which way a message went."""
+
+    DIRECT = "direct"
+    RELAYED = "relayed"
+    SOCKET = "socket"
+    JOURNAL = "journal"

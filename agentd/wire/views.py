@@ -1,0 +1,158 @@
+"""What the daemon shows of itself: one struct a view, one a row. See messages.py for the rules."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from agentd.wire.bodies import Content
+from agentd.wire.types import Cid, Id, Priority, Route, State
+
+
+class AgentView(Struct, array_like=True):
+    """One known agent."""
+
+    name: str
+    live: bool
+    pid: int | None
+    command: str | None
+    waiting: int
+    held: int
+    dead: int
+    bytes: int
+    oldest_s: float | None
+    seen_s: float  # since it was last live, 0 when it is
+    trouble: str = ""
+
+
+class AgentsView(Struct, array_like=True, tag=90):
+    """Answer to Agents."""
+
+    cid: Cid
+    agents: list[AgentView]
+
+
+class MailView(Struct, array_like=True):
+    """One message in an inbox, seen without taking it."""
+
+    id: Id
+    state: State
+    sender: str
+    content: Content
+    size_bytes: int
+    preview: str
+    sent_at: float
+    attempt: int
+    holder: str = ""
+    re: Id | None = None
+
+
+class InboxView(Struct, array_like=True, tag=91):
+    """Answer to Inbox."""
+
+    cid: Cid
+    name: str
+    total: int
+    messages: list[MailView]
+
+
+class Transition(Struct, array_like=True):
+    """A message reached a state."""
+
+    state: State
+    at: float
+    who: str
+    note: str = ""
+
+
+class TraceView(Struct, array_like=True, tag=92):
+    """Answer to Trace."""
+
+    cid: Cid
+    id: Id
+    state: State
+    sender: str
+    to: str
+    content: Content
+    size_bytes: int
+    lane: Priority
+    route: Route
+    attempt: int
+    transitions: list[Transition]
+    re: Id | None = None
+    thread: Id | None = None
+    hops: int = 0
+
+
+class LaneView(Struct, array_like=True):
+    """One lane: open, or why not."""
+
+    lane: Priority
+    open: bool
+    reason: str
+
+
+class StatusView(Struct, array_like=True, tag=93):
+    """Answer to Status."""
+
+    cid: Cid
+    daemon: str
+    pid: int
+    boot: str
+    up_s: float
+    socket: str
+    persistence: str
+    agents: int
+    live: int
+    sessions: int
+    waiting: int
+    held: int
+    dead: int
+    draining: bool
+    lanes: list[LaneView]
+
+
+class StatsView(Struct, array_like=True, tag=94):
+    """Answer to Stats: counters since start, gauges now."""
+
+    cid: Cid
+    up_s: float
+    accepted: int
+    delivered: int
+    acked: int
+    expired: int
+    dead: int
+    refused: int
+    published: int
+    events: int
+    missed: int
+    accepted_bytes: int
+    waiting: int
+    held: int
+    traced: int
+    sessions: int
+    rss_bytes: int
+    cpu_s: float
+    fds: int
+
+
+class DeadLetter(Struct, array_like=True):
+    """One dead letter."""
+
+    id: Id
+    to: str
+    sender: str
+    reason: str
+    attempts: int
+    content: Content
+    size_bytes: int
+    preview: str
+    sent_at: float
+    died_at: float
+
+
+class DeadView(Struct, array_like=True, tag=95):
+    """Answer to Dead."""
+
+    cid: Cid
+    total: int
+    letters: list[DeadLetter]
