@@ -70,11 +70,11 @@ class DeadLimits(Section, frozen=True):
 
 
 class TopicLimits(Section, frozen=True):
-    """[topics]: subscriptions. Past them: limit_reached; a full subscription has a gap that is reported to both ends."""
+    """[topics]: subscriptions. Past them: limit_reached, or a gap that is reported to both ends."""
 
     max_subscriptions: Count = 1024  # a session
     max_events: Count = 1024  # on their way to one subscription
-    max_event_bytes: Bytes = 8 << 20
+    max_event_bytes: Bytes = 16 << 20  # on their way to one session
 
 
 class ConnectionLimits(Section, frozen=True):
@@ -83,7 +83,7 @@ class ConnectionLimits(Section, frozen=True):
     max_connections: Count = 4096
     hello_s: Seconds = 5.0
     frame_s: Seconds = 30.0
-    max_unwritten_bytes: Bytes = 1 << 20  # answers a client does not read: past it the daemon stops reading from it
+    max_unread_bytes: Bytes = 256 << 10  # what a client does not read: past it the daemon stops reading from it
 
 
 class ShutdownLimits(Section, frozen=True):

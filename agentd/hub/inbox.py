@@ -268,6 +268,10 @@ class Inboxes:
         if entry.agent.unnamed:  # the reply to an asker that is gone and has no inbox
             self._die(entry, now, who, note, store=False)
             return
+        if message.details is not None and message.details.reply_by is not None and entry.asker is None:
+            self._remove(entry)
+            self._receipts.end(entry, EXPIRED, now, who, "the asker stopped waiting")
+            return
         if entry.state is DELIVERED:
             self._receipts.back(entry, now, who, note)
         if failed:
@@ -317,7 +321,7 @@ class Inboxes:
         self._receipts.end(entry, EXPIRED, now, entry.agent.name, "nobody took it in time")
 
     def withdraw(self, entry: Entry, now: float, note: str) -> None:
-        """The asker does not wait any more: a request that nobody was sent ends; one that is out may still be answered."""
+        """The asker waits no more: a request that nobody was sent ends; one that is out may still be answered."""
         if entry.holder is None and entry.state not in ENDED and entry.message.id not in entry.agent.detached:
             self._remove(entry)
             self._receipts.end(entry, EXPIRED, now, entry.message.sender, note)

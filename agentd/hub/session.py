@@ -35,6 +35,7 @@ class Session:
         self.stalled = False  # it does not read what it was sent: nothing more until it does
         self.held: dict[int, Entry] = {}
         self.subscriptions: dict[int, Subscription] = {}
+        self.event_bytes = 0  # events on their way to it
         self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
         self._run: Accepted | None = None
 

@@ -18,7 +18,7 @@ _MAX_CACHED = 4096
 class Subscription:
     """One session's wish for the events of one pattern."""
 
-    __slots__ = ("expression", "missed", "number", "outstanding", "outstanding_bytes", "pattern", "session")
+    __slots__ = ("expression", "missed", "number", "outstanding", "pattern", "session")
 
     def __init__(self, number: int, pattern: str, session: Session) -> None:
         self.number = number
@@ -26,7 +26,6 @@ class Subscription:
         self.expression: re.Pattern[str] = compile_pattern(pattern)
         self.session = session
         self.outstanding: dict[int, Entry] = {}  # sent, not yet taken by the subscriber's application
-        self.outstanding_bytes = 0
         self.missed = 0
 
 
@@ -72,6 +71,7 @@ class Topics:
         del self.subscriptions[number]
         self._matching.clear()
         for entry in subscription.outstanding.values():
+            session.event_bytes -= entry.size_bytes
             self._settle(entry, now)
 
     def session_gone(self, session: Session, now: float) -> None:
@@ -100,14 +100,14 @@ class Topics:
         for subscription in self.matching(details.topic):
             if (
                 len(subscription.outstanding) >= self._limits.max_events
-                or subscription.outstanding_bytes + entry.size_bytes > self._limits.max_event_bytes
+                or subscription.session.event_bytes + entry.size_bytes > self._limits.max_event_bytes
             ):
                 subscription.missed += 1
                 counts.missed += 1
                 refused.append(subscription.session.name)
                 continue
             subscription.outstanding[message.id] = entry
-            subscription.outstanding_bytes += entry.size_bytes
+            subscription.session.event_bytes += entry.size_bytes
             entry.outstanding += 1
             counts.events += 1
             details.subscription = subscription.number
@@ -129,7 +129,7 @@ class Topics:
             entry = subscription.outstanding.pop(id, None)
             if entry is None:
                 continue
-            subscription.outstanding_bytes -= entry.size_bytes
+            session.event_bytes -= entry.size_bytes
             entry.trail.append((DELIVERED, now, session.name, ""))
             self._settle(entry, now)
         if subscription.missed:

@@ -1,0 +1,113 @@
+"""agentd: builds every object in order, serves, closes them in reverse. No logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+
+import uvloop
+
+from agentd.host.arguments import VERSION, Settings, parse_arguments
+from agentd.host.clock import boottime
+from agentd.host.directories import lock_directory, prepare_directory
+from agentd.host.logs import start_logging
+from agentd.host.process import raise_file_limit
+from agentd.hub.hub import Hub
+from agentd.lanes.choice import Lanes
+from agentd.lanes.closed import ClosedLane
+from agentd.lanes.normal import NormalLane
+from agentd.server.keeper import Keeper
+from agentd.server.listener import bind_socket, inode_of, remove_socket
+from agentd.server.server import Server
+from agentd.wire.errors import AgentdError
+from agentd.wire.messages import Priority
+from agentd.wire.paths import is_shared_place
+
+log = logging.getLogger("agentd")
+
+_NOT_BUILT = "this version does not have it"
+#: Descriptors that are not connections, and how many a connection takes (its socket and its process).
+_SPARE_FDS = 32
+_FDS_A_CONNECTION = 2
+
+
+def main() -> int:
+    """The daemon, in the foreground."""
+    try:
+        return _run(parse_arguments(sys.argv[1:], os.environ, os.getuid()))
+    except AgentdError as error:
+        sys.stderr.write(f"agentd: {error}\n")
+        return error.exit_status
+
+
+def _run(settings: Settings) -> int:
+    config = settings.config
+    start_logging(config.log.level, os.environ)
+    os.umask(0o077)
+    for directory in (settings.runtime_dir, settings.state_dir):
+        prepare_directory(directory)
+    locks = [lock_directory(path) for path in dict.fromkeys((settings.runtime_dir, settings.state_dir))]
+    files = raise_file_limit(_SPARE_FDS + _FDS_A_CONNECTION * config.connections.max_connections)
+    max_connections = min(config.connections.max_connections, (files - _SPARE_FDS) // _FDS_A_CONNECTION)
+
+    hub = Hub(config, first_id=int(time.time()) << 32)
+    lanes = Lanes(
+        (
+            ClosedLane(Priority.CRITICAL, _NOT_BUILT),
+            ClosedLane(Priority.HIGH, _NOT_BUILT),
+            NormalLane(hub.router),
+            ClosedLane(Priority.LOW, _NOT_BUILT),
+            ClosedLane(Priority.BATCH, _NOT_BUILT),
+        )
+    )
+    keeper = Keeper(settings.state_dir)
+    server = Server(config, hub, lanes, keeper, settings.socket, max_connections)
+    sock = bind_socket(settings.socket)
+    inode = inode_of(settings.socket)
+    try:
+        keeper.restore(hub, boottime())
+        _say_what_is(settings, keeper, lanes, max_connections)
+        gc.freeze()  # what is there now stays: the collector need not look at it again
+        uvloop.run(_serve(server, sock))
+        server.keep()
+    finally:
+        remove_socket(settings.socket, inode)
+        for lock in reversed(locks):
+            os.close(lock)
+    log.info("stopped")
+    return 0
+
+
+async def _serve(server: Server, sock: socket.socket) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    await server.serve(sock, stop)
+
+
+def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, max_connections: int) -> None:
+    if is_shared_place(settings.runtime_dir, os.getuid()):
+        log.warning(
+            "no XDG_RUNTIME_DIR: the socket lies in %s, which does not end with the login", settings.runtime_dir
+        )
+    log.info("agentd %s, pid %d, socket %s", VERSION, os.getpid(), settings.socket)
+    log.info("Persistence: %s", keeper.persistence)
+    for lane in lanes.views():
+        log.info("lane %s: %s", lane.lane.value, lane.reason if lane.open else f"unavailable, {lane.reason}")
+    if max_connections < settings.config.connections.max_connections:
+        log.warning(
+            "the limit of open files allows %d connections, %d are configured",
+            max_connections,
+            settings.config.connections.max_connections,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The command line of `agentd`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from agentd.host.config import Config, load_config
+from agentd.wire.paths import check_socket_path, config_path, runtime_dir, state_dir
+
+VERSION = "0.1.0"
+
+_EPILOG = """examples:
+  agentd
+  agentd --set inbox.max_messages=1000 --set log.level=debug
+  AGENTD_RUNTIME_DIR=/tmp/try AGENTD_STATE_DIR=/tmp/try/state agentd
+
+It runs in the foreground until SIGTERM or Ctrl-C, then delivers or keeps what it accepted and exits 0.
+"""
+
+
+class Settings(Struct):
+    """What the daemon is started with."""
+
+    config: Config
+    origins: dict[str, str]
+    runtime_dir: Path
+    state_dir: Path
+    socket: Path
+
+
+def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str], uid: int) -> Settings:
+    """Flags over environment over file over defaults."""
+    parser = argparse.ArgumentParser(
+        prog="agentd",
+        description="The daemon through which local agents message and coordinate.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
+    parser.add_argument("--runtime-dir", type=Path, metavar="DIR", help="directory of the socket")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="directory of what outlives the daemon")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, such as inbox.max_messages=100"
+    )
+    parser.add_argument("--version", action="version", version=f"agentd {VERSION}")
+    given = parser.parse_args(arguments)
+    required = given.config is not None or bool(environ.get("AGENTD_CONFIG"))
+    config, origins = load_config(given.config or config_path(environ), environ, given.set, required=required)
+    runtime = (given.runtime_dir or runtime_dir(environ, uid)).absolute()
+    chosen = environ.get("AGENTD_SOCKET") if given.runtime_dir is None else None
+    return Settings(
+        config,
+        origins,
+        runtime,
+        (given.state_dir or state_dir(environ)).absolute(),
+        check_socket_path(Path(chosen).absolute() if chosen else runtime / "agentd.sock"),
+    )

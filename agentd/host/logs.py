@@ -1,0 +1,42 @@
+"""Diagnostics on stderr: for journald with its priority prefix, else with a time. Bodies are never logged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+_PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class _JournalFormatter(logging.Formatter):
+    """`<6>message`, on every line of it: journald keeps the time itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        return "\n".join(prefix + line for line in super().format(record).splitlines())
+
+
+def under_journald(environ: Mapping[str, str], fd: int) -> bool:
+    """Whether `fd` is the stream that systemd connected to its journal."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
+
+
+def start_logging(level: str, environ: Mapping[str, str]) -> None:
+    """Send agentd's log records to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    if under_journald(environ, sys.stderr.fileno()):
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s agentd %(levelname)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

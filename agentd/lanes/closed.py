@@ -1,0 +1,27 @@
+"""A lane that can't carry anything here, and says why. Nothing asked of it is ever sent another way."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from agentd.hub.session import Session
+from agentd.lanes.lane import Carried
+from agentd.wire.errors import LaneUnavailable
+from agentd.wire.messages import Priority
+
+
+class ClosedLane:
+    """Refuses by name."""
+
+    open = False
+
+    def __init__(self, priority: Priority, reason: str) -> None:
+        self.priority = priority
+        self.reason = reason
+
+    def carry(self, session: Session, verb: Carried, now: float) -> NoReturn:
+        """LaneUnavailable."""
+        raise LaneUnavailable(
+            f"The lane {self.priority.value} can't carry this: {self.reason}",
+            "`agentctl lanes` shows which lanes are open; priority normal is.",
+        )

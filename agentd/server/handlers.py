@@ -1,0 +1,201 @@
+"""Verb to effect: one function a verb, one line a verb in the table at the end.
+
+A handler returns when it is done, or raises a named refusal having done nothing; the session answers that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentd.host.arguments import VERSION
+from agentd.hub import views
+from agentd.hub.receipts import DEAD, Entry
+from agentd.wire import messages as wire
+from agentd.wire.errors import NoSuchMessage, VersionMismatch
+from agentd.wire.messages import Done, Found, Joined, Subscribed, Welcome
+from agentd.wire.names import id_text
+from agentd.wire.ndjson import BadLine
+
+if TYPE_CHECKING:
+    from agentd.server.session import Handler, SocketSession
+
+CAPABILITIES = ["chunks", "json"]
+
+
+def hello(session: SocketSession, verb: wire.Hello, now: float) -> None:
+    if verb.version != wire.VERSION:
+        raise VersionMismatch(
+            f"{verb.client} speaks protocol version {verb.version}, agentd {VERSION} speaks {wire.VERSION}",
+            "Install the same release of both.",
+        )
+    server = session.server
+    session.greeted = True
+    session.handlers = BEFORE_JOIN
+    session.push(Welcome(wire.VERSION, VERSION, CAPABILITIES, server.boot, server.config.message.max_body_bytes))
+
+
+def join(session: SocketSession, verb: wire.Join, now: float) -> None:
+    session.server.hub.join(session, verb, now)
+    session.handlers = JOINED
+    session.push(Joined(verb.cid, session.name))
+
+
+def leave(session: SocketSession, verb: wire.Leave, now: float) -> None:
+    session.push(Done(verb.cid))
+    session.close("left")
+
+
+def carry(session: SocketSession, verb: Any, now: float) -> None:
+    """send, request, reply, publish: the lane takes it from here."""
+    session.server.lanes.choose(verb.options).carry(session, verb, now)
+
+
+def subscribe(session: SocketSession, verb: wire.Subscribe, now: float) -> None:
+    subscription = session.server.hub.topics.subscribe(session, verb.pattern, verb.start, verb.name)
+    session.push(Subscribed(verb.cid, subscription.number))
+
+
+def unsubscribe(session: SocketSession, verb: wire.Unsubscribe, now: float) -> None:
+    session.server.hub.topics.unsubscribe(session, verb.subscription, now)
+    _done(session, verb.cid)
+
+
+def receive(session: SocketSession, verb: wire.Receive, now: float) -> None:
+    session.server.hub.inboxes.receive(session, verb.credit)
+    _done(session, verb.cid)
+
+
+def delivered(session: SocketSession, verb: wire.Delivered, now: float) -> None:
+    hub = session.server.hub
+    if verb.subscription:
+        hub.topics.delivered(session, verb.subscription, verb.ids, now)
+    else:
+        hub.inboxes.delivered(session, verb.ids, now)
+
+
+def ack(session: SocketSession, verb: wire.Ack, now: float) -> None:
+    _done(session, verb.cid, session.server.hub.inboxes.ack(session, verb.ids, now))
+
+
+def nack(session: SocketSession, verb: wire.Nack, now: float) -> None:
+    session.server.hub.inboxes.nack(session, verb.id, verb.reason, verb.after_s, now)
+    _done(session, verb.cid, 1)
+
+
+def reject(session: SocketSession, verb: wire.Reject, now: float) -> None:
+    session.server.hub.inboxes.reject(session, verb.id, verb.reason, now)
+    _done(session, verb.cid, 1)
+
+
+def give_back(session: SocketSession, verb: wire.GiveBack, now: float) -> None:
+    session.server.hub.inboxes.give_back(session, verb.ids, now)
+    _done(session, verb.cid, len(verb.ids))
+
+
+def working(session: SocketSession, verb: wire.Working, now: float) -> None:
+    session.server.hub.inboxes.working(session, verb.id, verb.hold_s, now)
+    _done(session, verb.cid, 1)
+
+
+def find(session: SocketSession, verb: wire.Find, now: float) -> None:
+    session.push(Found(verb.cid, session.server.hub.receipts.find(verb.prefix).message.id))
+
+
+def inbox(session: SocketSession, verb: wire.Inbox, now: float) -> None:
+    session.push(views.inbox(session.server.hub, verb.cid, verb.name, verb.limit))
+
+
+def trace(session: SocketSession, verb: wire.Trace, now: float) -> None:
+    receipts = session.server.hub.receipts
+    session.push(receipts.trace(verb.cid, receipts.get(verb.id)))
+
+
+def agents(session: SocketSession, verb: wire.Agents, now: float) -> None:
+    session.push(views.agents(session.server.hub, verb.cid, now))
+
+
+def status(session: SocketSession, verb: wire.Status, now: float) -> None:
+    session.push(session.server.status(verb.cid, now))
+
+
+def stats(session: SocketSession, verb: wire.Stats, now: float) -> None:
+    session.push(session.server.stats(verb.cid, now))
+
+
+def dead(session: SocketSession, verb: wire.Dead, now: float) -> None:
+    session.push(views.dead(session.server.hub, verb.cid, verb.name, verb.limit))
+
+
+def requeue(session: SocketSession, verb: wire.Requeue, now: float) -> None:
+    hub = session.server.hub
+    letters = [_dead_letter(session, id) for id in verb.ids]
+    for entry in letters:
+        hub.inboxes.requeue(entry, now, session.name)
+    _done(session, verb.cid, len(letters))
+
+
+def drop(session: SocketSession, verb: wire.Drop, now: float) -> None:
+    hub = session.server.hub
+    letters = [_dead_letter(session, id) for id in verb.ids]
+    for entry in letters:
+        hub.dead.drop(entry, now)
+    _done(session, verb.cid, len(letters))
+
+
+def forget(session: SocketSession, verb: wire.Forget, now: float) -> None:
+    session.server.hub.agents.forget(verb.name)
+    _done(session, verb.cid, 1)
+
+
+def bad_line(session: SocketSession, verb: BadLine, now: float) -> None:
+    raise verb
+
+
+def _done(session: SocketSession, cid: int, count: int = 0) -> None:
+    if cid:
+        session.push(Done(cid, count))
+
+
+def _dead_letter(session: SocketSession, id: int) -> Entry:
+    entry = session.server.hub.receipts.get(id)
+    if entry.state is not DEAD or id not in entry.agent.dead:
+        raise NoSuchMessage(
+            f"Message {id_text(id)} is {entry.state.value}, no dead letter", "`agentctl dead` lists them."
+        )
+    return entry
+
+
+BEFORE_HELLO: dict[type, Handler] = {wire.Hello: hello, BadLine: bad_line}
+
+BEFORE_JOIN: dict[type, Handler] = {
+    BadLine: bad_line,
+    wire.Join: join,
+    wire.Leave: leave,
+    wire.Find: find,
+    wire.Inbox: inbox,
+    wire.Trace: trace,
+    wire.Agents: agents,
+    wire.Status: status,
+    wire.Stats: stats,
+    wire.Dead: dead,
+}
+
+JOINED: dict[type, Handler] = {
+    **BEFORE_JOIN,
+    wire.Send: carry,
+    wire.Request: carry,
+    wire.Reply: carry,
+    wire.Publish: carry,
+    wire.Subscribe: subscribe,
+    wire.Unsubscribe: unsubscribe,
+    wire.Receive: receive,
+    wire.Delivered: delivered,
+    wire.Ack: ack,
+    wire.Nack: nack,
+    wire.Reject: reject,
+    wire.GiveBack: give_back,
+    wire.Working: working,
+    wire.Requeue: requeue,
+    wire.Drop: drop,
+    wire.Forget: forget,
+}

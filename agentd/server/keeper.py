@@ -1,0 +1,66 @@
+"""The file that carries names and kept mail from one run of the daemon to the next.
+
+It is written at an orderly stop (temporary file, fsync, rename, fsync of the directory) and consumed at the next start:
+a message acked after that must not come back out of an old file. A kill or a power cut loses what came in since.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from agentd.hub import kept
+from agentd.hub.hub import Hub
+from agentd.hub.kept import Kept
+
+log = logging.getLogger(__name__)
+
+FILE = "kept.msgpack"
+
+
+class Keeper:
+    """Reads and writes the kept file of one state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / FILE
+        self.persistence = (
+            f"names and kept mail are written to {self._path} at an orderly stop; a kill or power cut loses them"
+        )
+
+    def restore(self, hub: Hub, now: float) -> None:
+        """Into the fresh hub what the last run kept. A file that can't be read is set aside, never deleted."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            found = msgspec.msgpack.decode(data, type=Kept)
+            if found.format != kept.FORMAT:
+                raise msgspec.ValidationError(f"format {found.format}, not {kept.FORMAT}")
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            aside = self._path.with_suffix(".broken")
+            self._path.rename(aside)
+            log.error("%s can't be read (%s): set aside as %s", self._path, error, aside)
+            return
+        kept.restore(hub, found, now)
+        self._path.unlink()
+        log.info("took over %d names, %d messages, %d dead letters", len(found.names), len(found.mail), len(found.dead))
+
+    def write(self, hub: Hub, now: float) -> None:
+        """Keep what the hub has. The sessions must have left."""
+        found = kept.collect(hub, now)
+        making = self._path.with_suffix(".tmp")
+        with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(msgspec.msgpack.encode(found))
+            file.flush()
+            os.fsync(file.fileno())
+        making.rename(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        log.info("kept %d names, %d messages, %d dead letters", len(found.names), len(found.mail), len(found.dead))

@@ -1,0 +1,204 @@
+"""The server: the sessions, the one timer that the hub's deadlines sleep on, and the orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from agentd.host import clock
+from agentd.host.arguments import VERSION
+from agentd.host.config import Config
+from agentd.host.process import usage
+from agentd.hub import views
+from agentd.hub.hub import Hub
+from agentd.lanes.choice import Lanes
+from agentd.server.keeper import Keeper
+from agentd.server.listener import BACKLOG
+from agentd.server.reaper import Reaper
+from agentd.server.session import SocketSession
+from agentd.wire.messages import StatsView, StatusView
+
+log = logging.getLogger(__name__)
+
+#: Connections over the limit that may wait to be told so; more are closed without a word.
+_MAX_TURNED_AWAY = 8
+#: Shortest sleep for a deadline: the loop's clock counts whole milliseconds.
+_TICK_S = 0.001
+
+
+class Server:
+    """Everything between the sockets and the hub. All of it runs in one loop, without a lock."""
+
+    def __init__(
+        self, config: Config, hub: Hub, lanes: Lanes, keeper: Keeper, socket_path: Path, max_connections: int
+    ) -> None:
+        self.config = config
+        self.hub = hub
+        self.lanes = lanes
+        self.uid = os.getuid()
+        self.boot = secrets.token_hex(8)
+        self.clock: Callable[[], float] = clock.boottime
+        self.sessions: set[SocketSession] = set()
+        self.dirty: list[SocketSession] = []  # sessions with something to send at the end of this turn
+        self.loop: asyncio.AbstractEventLoop
+        self.reaper: Reaper
+        self._keeper = keeper
+        self._socket_path = socket_path
+        self._max_connections = max_connections
+        self._turned_away: set[SocketSession] = set()
+        self._started = self.clock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._quiet: asyncio.Event
+        hub.receipts.wall_offset = clock.wall_offset()
+
+    async def serve(self, sock: socket.socket, stop: asyncio.Event) -> None:
+        """Serve until `stop`, then drain."""
+        self.loop = asyncio.get_running_loop()
+        self.reaper = Reaper(self.loop)
+        self._quiet = asyncio.Event()
+        listener = await self.loop.create_unix_server(lambda: SocketSession(self), sock=sock, backlog=BACKLOG)
+        self._arm()
+        await stop.wait()
+        await self._drain()
+        listener.close()
+        for session in [*self.sessions, *self._turned_away]:
+            session.say_goodbye("agentd is stopping")
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # Sessions.
+
+    def admit(self, session: SocketSession) -> bool:
+        """Whether there is room for one more. If not, it is told so as soon as it says which face it speaks."""
+        if len(self.sessions) < self._max_connections:
+            self.sessions.add(session)
+            return True
+        if len(self._turned_away) < _MAX_TURNED_AWAY:
+            self._turned_away.add(session)
+        else:
+            session.close("too many connections")
+        return False
+
+    def session_gone(self, session: SocketSession, why: str) -> None:
+        """A session ended."""
+        self.sessions.discard(session)
+        self._turned_away.discard(session)
+        now = self.clock()
+        self.hub.leave(session, now, why)
+        self.flush(now)
+
+    # The end of a turn, and time.
+
+    def flush(self, now: float) -> None:
+        """Send what this turn brought about, and set the timer by what it left to do."""
+        dirty = self.dirty
+        while dirty:
+            dirty.pop().send_pending()
+        due = self.hub.deadlines.next()
+        if due is not None and due < self._timer_at:
+            self._arm()
+        if self.hub.router.draining and not self._busy():
+            self._quiet.set()
+
+    def _arm(self) -> None:
+        due = self.hub.deadlines.next()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = float("inf")
+        if due is not None:
+            self._timer_at = due
+            self._timer = self.loop.call_later(max(due - self.clock(), 0.0) + _TICK_S, self._run_deadlines)
+
+    def _run_deadlines(self) -> None:
+        now = self.clock()
+        self.hub.receipts.wall_offset = clock.wall_offset()  # the wall clock may have been set
+        self.hub.deadlines.run(now)
+        self._timer = None
+        self._arm()
+        self.flush(now)
+
+    # Stopping.
+
+    async def _drain(self) -> None:
+        """Take no new work; give what is out time to be finished."""
+        self.hub.router.draining = True
+        log.info("stopping: new work is refused, up to %g s for what is out", self.config.shutdown.drain_s)
+        self.flush(self.clock())
+        try:
+            async with asyncio.timeout(self.config.shutdown.drain_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            log.info("still out after %g s: kept for the next start", self.config.shutdown.drain_s)
+
+    def _busy(self) -> bool:
+        """Whether something is in somebody's hands, or on its way there."""
+        return any(
+            session.held
+            or session.asking
+            or session.writer.pending
+            or (session.takes and session.credit and session.agent.waiting)
+            for session in self.sessions
+            if session.joined
+        )
+
+    def keep(self) -> None:
+        """Write what outlives this run. After `serve`."""
+        self._keeper.write(self.hub, self.clock())
+
+    # What it says of itself.
+
+    def status(self, cid: int, now: float) -> StatusView:
+        """The daemon in brief."""
+        waiting, held, dead = views.totals(self.hub)
+        agents = self.hub.agents.by_name.values()
+        return StatusView(
+            cid,
+            VERSION,
+            os.getpid(),
+            self.boot,
+            now - self._started,
+            str(self._socket_path),
+            self._keeper.persistence,
+            self.hub.agents.named,
+            sum(agent.live for agent in agents),
+            len(self.sessions),
+            waiting,
+            held,
+            dead,
+            self.hub.router.draining,
+            self.lanes.views(),
+        )
+
+    def stats(self, cid: int, now: float) -> StatsView:
+        """Counters since start, gauges now."""
+        counts = self.hub.receipts.counts
+        waiting, held, _ = views.totals(self.hub)
+        used = usage()
+        return StatsView(
+            cid,
+            now - self._started,
+            counts.accepted,
+            counts.delivered,
+            counts.acked,
+            counts.expired,
+            counts.dead,
+            counts.refused,
+            counts.published,
+            counts.events,
+            counts.missed,
+            counts.accepted_bytes,
+            waiting,
+            held,
+            len(self.hub.receipts.entries),
+            len(self.sessions),
+            used.rss_bytes,
+            used.cpu_s,
+            used.fds,
+        )

@@ -1,0 +1,229 @@
+"""A session on a socket: bytes in, verbs to their handlers, what the hub says back out as bytes.
+
+The way of a message:
+
+    NORMAL:  agent -> frame -> session -> handlers -> lane -> router -> inbox -> session -> frame -> agent
+
+This is where anything that goes wrong in one session ends: a named refusal is answered, anything else is logged once
+and closes this session only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from agentd.host.process import command_of
+from agentd.hub.session import Session
+from agentd.server.handlers import BEFORE_HELLO
+from agentd.server.reaper import Peer, peer_of
+from agentd.wire import ndjson
+from agentd.wire.errors import AgentdError, BadRequest, Busy
+from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
+from agentd.wire.messages import Bye, ClientMessage, Error
+from agentd.wire.ndjson import LineReader, LineWriter
+
+if TYPE_CHECKING:
+    from agentd.server.server import Server
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[["SocketSession", Any, float], None]
+
+
+class SocketSession(asyncio.Protocol, Session):
+    """One connection, from accept to the end of its process or its socket, whichever is first."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+        self.handlers: dict[type, Handler] = BEFORE_HELLO
+        self.writer: FrameWriter | LineWriter = FrameWriter()
+        self.dirty = False
+        self.paused = False
+        self.closed = False
+        self.greeted = False
+        self._reader: FrameReader[Any] | LineReader | None = None
+        self._transport: asyncio.Transport
+        self._pidfd: int | None = None
+        self._late: asyncio.TimerHandle | None = None
+
+    # The connection's life.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Before a byte is read: whose process is this?"""
+        transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        peer = peer_of(sock)
+        if peer.uid != self.server.uid:
+            log.warning(
+                "refused a connection of uid %d (pid %d): agentd serves uid %d", peer.uid, peer.pid, self.server.uid
+            )
+            self.closed = True
+            transport.abort()
+            return
+        self.pid = peer.pid
+        self._identify(peer)
+        limits = self.server.config.connections
+        self._late = self.server.loop.call_later(limits.hello_s, self._check_hello)
+        if not self.server.admit(self):
+            return
+        self._pidfd = self.server.reaper.watch(sock, peer.pid, lambda: self.close(f"pid {peer.pid} is gone"))
+        # Past the high-water mark the client is not reading: then it is not read either, so nothing piles up.
+        transport.set_write_buffer_limits(high=limits.max_unread_bytes)
+
+    def _identify(self, peer: Peer) -> None:
+        self.command = command_of(peer.pid)
+        self.provenance = f"uid {peer.uid} pid {peer.pid}" + (f" ({self.command})" if self.command else "")
+
+    def _check_hello(self) -> None:
+        """Neither a hello nor a frame may take for ever."""
+        self._late = None
+        limits = self.server.config.connections
+        if not self.greeted:
+            self.close(f"no hello within {limits.hello_s:g} s")
+
+    def _check_frame(self) -> None:
+        self._late = None
+        if self._reader is not None and self._reader.unfinished:
+            self.close(f"no end of a frame within {self.server.config.connections.frame_s:g} s")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket's end."""
+        self.close("gone" if error is None else f"gone: {error}")
+
+    def close(self, why: str, *, error: AgentdError | None = None) -> None:
+        """End the session, telling the client why if it can still be told."""
+        if self.closed:
+            return
+        if error is not None:
+            self.push(Error(0, error.code, error.message, error.hint, error.retryable, error.retry_after))
+        self.send_pending()
+        self.closed = True
+        if self._late is not None:
+            self._late.cancel()
+        if self._pidfd is not None:
+            self.server.reaper.unwatch(self._pidfd)
+            self._pidfd = None
+        self._transport.close()
+        self.server.session_gone(self, why)
+
+    def say_goodbye(self, reason: str) -> None:
+        """End the session in an orderly way."""
+        if self.greeted and not self.closed:
+            self.push(Bye(reason))
+        self.close(reason)
+
+    # In.
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self.closed:
+            return
+        try:
+            if self._reader is None:
+                data = self._open_face(data)
+            assert self._reader is not None
+            verbs = self._reader.feed(data)
+        except AgentdError as error:
+            log.warning("%s: %s", self.provenance, error.message)
+            self.close("protocol violation", error=error)
+            return
+        if self._late is None and self._reader.unfinished and self.greeted:
+            self._late = self.server.loop.call_later(self.server.config.connections.frame_s, self._check_frame)
+        server = self.server
+        now = server.clock()
+        for verb in verbs:
+            try:
+                handler = self.handlers.get(type(verb))
+                if handler is None:
+                    raise self._unexpected(verb)
+                handler(self, verb, now)
+            except AgentdError as error:
+                server.hub.receipts.counts.refused += 1
+                cid = getattr(verb, "cid", 0)
+                self.refuse(cid, error)
+                if not self.greeted:
+                    self.close("no hello")
+                    break
+            except Exception:
+                log.exception("a defect in handling %s of %s", type(verb).__name__, self.provenance)
+                self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
+                break
+        server.flush(now)
+
+    def _open_face(self, data: bytes) -> bytes:
+        """The first byte tells which face the client speaks."""
+        first = data[0]
+        max_body = self.server.config.message.max_body_bytes
+        if first == MAGIC:
+            self._reader = FrameReader(ClientMessage, max_body)
+            data = data[1:]
+        else:
+            self._reader = LineReader(max_body)
+            self.writer = LineWriter()
+            if first != ndjson.FIRST:
+                raise BadRequest(
+                    f"A connection begins with the byte 0x{MAGIC:02x} or with '{{', not with 0x{first:02x}",
+                    "See clients/PROTOCOL.md.",
+                )
+        if self not in self.server.sessions:
+            raise Busy(
+                f"agentd has {len(self.server.sessions)} connections, the most it may have",
+                "connections.max_connections and the limit of open files (ulimit -n) bound them.",
+            )
+        return data
+
+    def _unexpected(self, verb: object) -> BadRequest:
+        if not self.greeted:
+            return BadRequest("The first message is hello", 'Such as {"verb":"hello","version":1,"client":"nc"}.')
+        name = ndjson.verb_of(type(verb)) if isinstance(verb, msgspec.Struct) else type(verb).__name__
+        if self.joined:
+            return BadRequest(f"{name} is not for a session that has joined")
+        return BadRequest(f"{name} needs an agent", 'Join first: {"verb":"join","cid":1,"name":"me"}.')
+
+    # Out.
+
+    def write(self, message: msgspec.Struct) -> None:
+        """Queue a message; the server sends it at the end of this turn."""
+        if self.closed:
+            return
+        self.writer.push(message)
+        if not self.dirty:
+            self.dirty = True
+            self.server.dirty.append(self)
+
+    def accept(self, cid: int, id: int, at: float, note: str = "") -> None:
+        """Gathered into runs; see Session."""
+        super().accept(cid, id, at, note)
+        if not self.dirty and not self.closed:
+            self.dirty = True
+            self.server.dirty.append(self)
+
+    def send_pending(self) -> None:
+        """Hand to the transport what it has room for. The rest, pieces of large messages first of all, waits."""
+        self.end_run()
+        self.dirty = False
+        while not self.paused and (data := self.writer.take()):
+            self._transport.write(data)
+
+    def pause_writing(self) -> None:
+        """The client does not read: send it nothing more, read nothing more of it."""
+        self.paused = self.stalled = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self.paused = self.stalled = False
+        if self.closed:
+            return
+        self._transport.resume_reading()
+        self.send_pending()
+        if self.takes:
+            self.server.hub.inboxes.pump(self.agent)
+            self.server.flush(self.server.clock())
