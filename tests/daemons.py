@@ -1,0 +1,128 @@
+"""A daemon of a test's own, and waiting by condition."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PATIENCE_S = 30.0  # a watchdog for what hangs, not a bound on how long something takes
+
+
+def wait_until(condition: Callable[[], object], what: str = "") -> None:
+    """Come back when `condition` holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {PATIENCE_S:.0f} s in vain: {what or condition}")
+        time.sleep(0.005)
+
+
+class Daemon:
+    """One agentd in `directory`. The fixture `daemon` starts and closes one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.runtime_dir = directory / "run"
+        self.state_dir = directory / "state"
+        self.socket = self.runtime_dir / "agentd.sock"
+        self.log = directory / "agentd.log"
+        self.config_path = directory / "config.toml"
+        self.process: subprocess.Popen[bytes] | None = None
+        #: The environment of whoever talks to this daemon.
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("AGENTD_")} | {
+            "AGENTD_RUNTIME_DIR": str(self.runtime_dir),
+            "AGENTD_STATE_DIR": str(self.state_dir),
+            "AGENTD_CONFIG": str(self.config_path),
+        }
+
+    @property
+    def pid(self) -> int:
+        """The running daemon's."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        """All that its processes have logged."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def start(self) -> None:
+        """Start it; comes back when it answers."""
+        assert self.process is None
+        self.config_path.touch()  # a named file must be there
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "agentd.daemon"],
+                env=self.env,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._ready, "for the daemon's socket")
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"agentd ended at once with exit {self.process.returncode}:\n{self.stderr}")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(PATIENCE_S)
+            try:
+                probe.connect(str(self.socket))
+                probe.sendall(b'{"verb":"hello","version":1,"client":"tests"}\n')
+                return b"welcome" in probe.recv(65536)
+            except OSError:
+                return False
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status once it is gone."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL: the crash that every promise must survive. The socket file stays behind."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, signum: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(signum)
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            pytest.fail(f"agentd did not end on signal {signum}:\n{self.stderr}")
+        finally:
+            self.process = None
+
+    def restart(self) -> None:
+        """An orderly stop, if it runs, and a new start."""
+        if self.process is not None:
+            status = self.stop()
+            assert status == 0, f"exit {status}:\n{self.stderr}"
+        self.start()
+
+    def config(self, **sections: dict[str, Any]) -> None:
+        """Write the configuration and restart: config(inbox={"max_messages": 2})."""
+        lines = []
+        for section, settings in sections.items():
+            lines.append(f"[{section}]")
+            for name, value in settings.items():
+                lines.append(f"{name} = {repr(value) if not isinstance(value, bool) else str(value).lower()}")
+        self.config_path.write_text("\n".join(lines) + "\n")
+        self.restart()
+
+    def close(self) -> None:
+        """End it as a service manager would, and look whether anything went wrong inside."""
+        if self.process is not None:
+            status = self.stop()
+            assert status == 0, f"agentd ended with exit {status}:\n{self.stderr}"
+        assert "Traceback" not in self.stderr, self.stderr
