@@ -40,7 +40,7 @@ class DeadLetters:
 
     def _let_go(self, entry: Entry, now: float) -> None:
         entry.message.body = b""
-        self._receipts.retain(entry, now)
+        self._receipts.retain(entry.agent.ended, [entry], now)
 
     def reason(self, entry: Entry) -> str:
         """Why it died."""

@@ -30,10 +30,9 @@ class Inboxes:
     def __init__(
         self, config: Config, deadlines: Deadlines, receipts: Receipts, requests: Requests, dead: DeadLetters
     ) -> None:
-        self._limits = config.inbox
-        self._max_messages = config.inbox.max_messages
-        self._max_bytes = config.inbox.max_bytes
-        self._max_total_bytes = config.inbox.max_total_bytes
+        self.max_messages = config.inbox.max_messages
+        self.max_bytes = config.inbox.max_bytes
+        self.max_total_bytes = config.inbox.max_total_bytes
         self._max_attempts = config.message.max_attempts
         self._deadlines = deadlines
         self._receipts = receipts
@@ -44,22 +43,24 @@ class Inboxes:
     def check_room(self, agent: Agent, size_bytes: int) -> None:
         """Backpressure to this sender alone, if the message has no room."""
         if (
-            agent.count < self._max_messages
-            and agent.bytes + size_bytes <= self._max_bytes
-            and self.bytes + size_bytes <= self._max_total_bytes
+            agent.count >= self.max_messages
+            or agent.bytes + size_bytes > self.max_bytes
+            or self.bytes + size_bytes > self.max_total_bytes
         ):
-            return
+            raise self.no_room(agent, size_bytes)
+
+    def no_room(self, agent: Agent, size_bytes: int) -> Backpressure:
+        """The refusal of a message that has no room, naming whose mail is too much."""
         agent.refused += 1
-        full = agent.count >= self._max_messages or agent.bytes + size_bytes > self._max_bytes
         whose, hint = f"{agent.name}'s inbox is", "It takes too slowly; `agentctl agents` shows who holds what."
-        if not full:
+        if agent.count < self.max_messages and agent.bytes + size_bytes <= self.max_bytes:
             whose, hint = (
                 "All inboxes together are",
-                "inbox.max_total_bytes sets the limit; `agentctl agents` shows whose is large.",
+                "inbox.max_total_bytes bounds them; `agentctl agents` shows whose is large.",
             )
         elif not agent.live:
             hint = f"Nobody takes it now: {agent.name} is absent."
-        raise Backpressure(
+        return Backpressure(
             f"{whose} full: {agent.count} messages, {agent.bytes} bytes for {agent.name}",
             hint,
             retry_after=_RETRY_LIVE_S if agent.live else _RETRY_ABSENT_S,
@@ -71,7 +72,7 @@ class Inboxes:
         agent.count += 1
         agent.bytes += entry.size_bytes
         self.bytes += entry.size_bytes
-        if not agent.waiting:
+        if agent.takers and not agent.waiting:
             session = self._taker(agent)
             if session is not None:
                 self._hand(entry, session)
@@ -87,15 +88,10 @@ class Inboxes:
     def _taker(self, agent: Agent) -> Session | None:
         """The next session with credit; those that share take turns."""
         takers = agent.takers
-        if len(takers) > 1:
-            for place, session in enumerate(takers):
-                if session.credit > 0 and not session.stalled:
-                    takers.append(takers.pop(place))
-                    return session
-            return None
-        if takers:
-            session = takers[0]
+        for place, session in enumerate(takers):
             if session.credit > 0 and not session.stalled:
+                if len(takers) > 1:
+                    takers.append(takers.pop(place))
                 return session
         return None
 
@@ -137,16 +133,37 @@ class Inboxes:
 
     def ack(self, session: Session, ids: list[int], now: float) -> int:
         """Done. How many were not done before."""
-        held = session.held
+        held, name = session.held, session.name
+        delivered, acked = (DELIVERED, now, name, ""), (ACKED, now, name, "")
         count = 0
+        plain: list[Entry] = []
         for id in ids:
-            entry = held.get(id)
-            if entry is None:
-                entry = self._owned(session, id)
-                if entry.state in ENDED:
-                    continue
-            self.finish(entry, now, session.name)
+            entry = held.get(id) or self._owned(session, id)
+            state = entry.state
+            if state in ENDED:
+                continue
             count += 1
+            if entry.holder is not session or entry.watchers or entry.asker or entry.expiry or entry.timer:
+                self.finish(entry, now, name)
+                continue
+            # The plain message, written out: nobody waits for it, nothing is to be cancelled.
+            del held[id]
+            entry.holder = None
+            entry.state = ACKED
+            if state is not DELIVERED:
+                entry.trail.append(delivered)
+                self._receipts.counts.delivered += 1
+            entry.trail.append(acked)
+            entry.message.body = b""
+            plain.append(entry)
+        if plain:
+            freed = sum([entry.size_bytes for entry in plain])
+            agent = session.agent
+            agent.count -= len(plain)
+            agent.bytes -= freed
+            self.bytes -= freed
+            self._receipts.counts.acked += len(plain)
+            self._receipts.retain(agent.ended, plain, now)
         return count
 
     def finish(self, entry: Entry, now: float, who: str) -> None:

@@ -89,7 +89,7 @@ def _entry(hub: Hub, item: KeptMessage, now: float) -> Entry:
     trail = [(t.state, t.at - offset, t.who, t.note) for t in item.transitions]
     agent = hub.agents.get_or_create(item.to, now)
     state = trail[-1][0] if trail else ACCEPTED
-    entry = Entry(message, agent, item.to, size + OVERHEAD_BYTES, state, trail, body_bytes=size)
+    entry = Entry(message, agent, size + OVERHEAD_BYTES, state, trail)
     if message.details is not None:
         message.details.reply_by = None  # nobody waits any more: a reply goes to the sender's inbox
     hub.receipts.entries[message.id] = entry

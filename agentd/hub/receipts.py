@@ -56,8 +56,7 @@ class Entry(Struct, gc=False, eq=False):
 
     message: Message
     agent: Agent  # in whose inbox it is or was; for an event, who published it
-    to: str  # that agent's name, or the event's topic
-    size_bytes: int  # what it is charged with
+    size_bytes: int  # what it is charged with: its body and OVERHEAD_BYTES
     state: State
     trail: list[tuple[State, float, str, str]]
     holder: Session | None = None  # the session it was sent to
@@ -66,8 +65,18 @@ class Entry(Struct, gc=False, eq=False):
     timer: Deadline | None = None  # end of a hold, or of a nack's delay
     asker: tuple[Session, int] | None = None  # a request that still waits: session and call
     asking_until: Deadline | None = None
-    body_bytes: int = 0
     outstanding: int = 0  # an event: subscriptions that have yet to take it
+
+    @property
+    def to(self) -> str:
+        """The agent it is addressed to, or the topic it was published on."""
+        details = self.message.details
+        return details.topic if details is not None and details.topic is not None else self.agent.name
+
+    @property
+    def body_bytes(self) -> int:
+        """The size of its body, also after that is gone."""
+        return self.size_bytes - OVERHEAD_BYTES
 
 
 class Counts:
@@ -157,16 +166,16 @@ class Receipts:
         else:
             self.counts.dead += 1
             return  # kept as a dead letter; `retain` comes when it is dropped
-        self.retain(entry, now)
+        self.retain(entry.agent.ended, [entry], now)
 
-    def retain(self, entry: Entry, now: float) -> None:
-        """Remember an ended message for a while."""
-        retention = entry.agent.ended
+    def retain(self, retention: Retention, ended: list[Entry], now: float) -> None:
+        """Remember ended messages for a while."""
         kept = retention.entries
-        kept.append(entry)
-        if len(kept) > self._max_kept:
-            del self.entries[kept.popleft().message.id]
-        elif not retention.armed:
+        kept.extend(ended)
+        entries = self.entries
+        for _ in range(len(kept) - self._max_kept):
+            del entries[kept.popleft().message.id]
+        if not retention.armed:
             retention.armed = True
             self._deadlines.add(now + self._limits.keep_s, lambda now: self._sweep(retention, now))
 

@@ -48,7 +48,7 @@ class Router:
     ) -> None:
         self._limits = config.message
         self._agent_limits = config.agents
-        self._max_body_bytes = config.message.max_body_bytes
+        self._max_size_bytes = config.message.max_body_bytes + OVERHEAD_BYTES
         self._deadlines = deadlines
         self._agents = agents
         self._by_name = agents.by_name
@@ -60,29 +60,56 @@ class Router:
 
     def send(self, session: Session, verb: Send, now: float) -> None:
         """Accept a message for one agent's inbox."""
+        agent = self._by_name.get(verb.to)
+        if verb.options is not None or agent is None or agent.unnamed or self.draining:
+            self._send_with_options(session, verb, verb.options or _DEFAULTS, now)
+            return
+        # The plain message, written out in one piece: this is what the daemon does most.
+        body = verb.body
+        size = len(body) + OVERHEAD_BYTES
+        if size > self._max_size_bytes:
+            raise self._too_large(body)
+        inboxes = self._inboxes
+        if (
+            agent.count >= inboxes.max_messages
+            or agent.bytes + size > inboxes.max_bytes
+            or inboxes.bytes + size > inboxes.max_total_bytes
+        ):
+            raise inboxes.no_room(agent, size)
+        receipts = self._receipts
+        id = receipts.next_id
+        receipts.next_id = id + 1
+        name = session.name
+        at = now + receipts.wall_offset
+        entry = Entry(
+            Message(id, name, session.provenance, verb.content, body, at),
+            agent,
+            size,
+            ACCEPTED,
+            [(ACCEPTED, now, name, "")],
+        )
+        receipts.entries[id] = entry
+        receipts.counts.accepted += 1
+        receipts.counts.accepted_bytes += size
+        if verb.cid:
+            session.accept(verb.cid, id, at, "" if agent.takers else KEPT_NOTE.format(agent.name))
+        inboxes.put(entry)
+
+    def _send_with_options(self, session: Session, verb: Send, options: Options, now: float) -> None:
         if self.draining:
             raise shutting_down()
-        options = verb.options
         agent = self._by_name.get(verb.to)
-        if agent is not None and agent.unnamed:
+        if agent is None or agent.unnamed:
+            if not options.allow_absent:
+                raise self._agents.unknown(verb.to)
             agent = None
-        if agent is None and (options is None or not options.allow_absent):
-            raise self._agents.unknown(verb.to)
-        if options is None:
-            assert agent is not None
-            entry = self._entry(session, agent, verb.to, verb.content, verb.body, None, now)
-            self._inboxes.check_room(agent, entry.size_bytes)
-            self._admit(entry)
-            self._accepted(session, verb.cid, entry)
-            self._inboxes.put(entry)
-            return
         details = self._details(options, now)
         if options.key is not None and self._repeated(session, verb, options, options.key, now):
             return
         if agent is None:
             agent = self._agents.get_or_create(verb.to, now)
             self._agents.watch_idle(agent, now)
-        entry = self._entry(session, agent, verb.to, verb.content, verb.body, details, now)
+        entry = self._entry(session, agent, verb.content, verb.body, details, now)
         self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
         if options.key is not None:
@@ -110,7 +137,7 @@ class Router:
             raise BadRequest(f"Call {verb.cid} is a request under way already", "Number calls upwards from 1.")
         details = self._details(verb.options or _DEFAULTS, now) or Details()
         details.reply_by = now + self._receipts.wall_offset + verb.timeout
-        entry = self._entry(session, agent, verb.to, verb.content, verb.body, details, now)
+        entry = self._entry(session, agent, verb.content, verb.body, details, now)
         self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
         self._requests.open(entry, session, verb.cid, now + verb.timeout)
@@ -136,7 +163,7 @@ class Router:
         if asked is None and self.draining:
             raise shutting_down()
         agent = asked[0].agent if asked is not None else self._reachable(parent.message.sender)
-        entry = self._entry(session, agent, parent.message.sender, verb.content, verb.body, details, now)
+        entry = self._entry(session, agent, verb.content, verb.body, details, now)
         if asked is None:
             self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
@@ -167,7 +194,7 @@ class Router:
             raise BadRequest("An event takes no wait, ttl or key", "They are for messages to one agent.")
         details = self._details(options, now) or Details()
         details.topic = topic
-        entry = self._entry(session, session.agent, topic, verb.content, verb.body, details, now)
+        entry = self._entry(session, session.agent, verb.content, verb.body, details, now)
         self._admit(entry)
         reached, refused = self._topics.publish(entry, now)
         if verb.cid:
@@ -211,33 +238,20 @@ class Router:
         return Details(headers=headers, re=options.re, thread=thread, hops=hops, expires_at=expires)
 
     def _entry(
-        self,
-        session: Session,
-        agent: Agent,
-        to: str,
-        content: Content,
-        body: bytes,
-        details: Details | None,
-        now: float,
+        self, session: Session, agent: Agent, content: Content, body: bytes, details: Details | None, now: float
     ) -> Entry:
         receipts = self._receipts
-        size = len(body)
-        if size > self._max_body_bytes:
-            raise TooLarge(
-                f"The body has {size} bytes, more than {self._max_body_bytes}",
-                "message.max_body_bytes sets the limit; put larger things into a file and send its path.",
-            )
-        message = Message(
-            receipts.next_id,
-            session.name,
-            session.provenance,
-            content,
-            body,
-            now + receipts.wall_offset,
-            details=details,
-        )
-        return Entry(
-            message, agent, to, size + OVERHEAD_BYTES, ACCEPTED, [(ACCEPTED, now, session.name, "")], body_bytes=size
+        size = len(body) + OVERHEAD_BYTES
+        if size > self._max_size_bytes:
+            raise self._too_large(body)
+        name, at = session.name, now + receipts.wall_offset
+        message = Message(receipts.next_id, name, session.provenance, content, body, at, details=details)
+        return Entry(message, agent, size, ACCEPTED, [(ACCEPTED, now, name, "")])
+
+    def _too_large(self, body: bytes) -> TooLarge:
+        return TooLarge(
+            f"The body has {len(body)} bytes, more than {self._limits.max_body_bytes}",
+            "message.max_body_bytes sets the limit; put larger things into a file and send its path.",
         )
 
     def _admit(self, entry: Entry) -> None:
@@ -248,7 +262,7 @@ class Router:
         receipts.entries[id] = entry
         counts = receipts.counts
         counts.accepted += 1
-        counts.accepted_bytes += entry.body_bytes
+        counts.accepted_bytes += entry.size_bytes
 
     def _accepted(self, session: Session, cid: int, entry: Entry, *, named: bool = True) -> None:
         if cid:

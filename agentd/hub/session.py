@@ -53,11 +53,16 @@ class Session:
         """Tell the client that its call was accepted. Consecutive ones become one Accepted (a third of the cost)."""
         run = self._run
         if run is not None:
-            if cid == run.cid + run.count and id == run.id + run.count and note == run.note:
-                run.count += 1
+            count = run.count
+            if cid == run.cid + count and id == run.id + count and note == run.note:
+                run.count = count + 1
                 return
             self.end_run()
         self._run = Accepted(cid, id, 1, at, note=note)
+        self.run_begun()
+
+    def run_begun(self) -> None:
+        """A run is being gathered that nobody has written yet; whoever sends must call `end_run` first."""
 
     def end_run(self) -> None:
         """Write the Accepted that is being gathered."""

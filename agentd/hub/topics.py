@@ -145,6 +145,6 @@ class Topics:
             entry.state = DELIVERED
             self._receipts.counts.delivered += 1
             entry.message.body = b""
-            self._receipts.retain(entry, now)
+            self._receipts.retain(entry.agent.ended, [entry], now)
         else:
             self._receipts.end(entry, EXPIRED, now, entry.message.sender, "its subscribers are gone")

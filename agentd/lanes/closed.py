@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NoReturn
 
 from agentd.hub.session import Session
-from agentd.lanes.lane import Carried
 from agentd.wire.errors import LaneUnavailable
-from agentd.wire.messages import Priority
+from agentd.wire.messages import Priority, Publish, Reply, Request, Send
 
 
 class ClosedLane:
@@ -18,9 +17,9 @@ class ClosedLane:
     def __init__(self, priority: Priority, reason: str) -> None:
         self.priority = priority
         self.reason = reason
+        self.send = self.request = self.reply = self.publish = self._refuse
 
-    def carry(self, session: Session, verb: Carried, now: float) -> NoReturn:
-        """LaneUnavailable."""
+    def _refuse(self, session: Session, verb: Send | Request | Reply | Publish, now: float) -> NoReturn:
         raise LaneUnavailable(
             f"The lane {self.priority.value} can't carry this: {self.reason}",
             "`agentctl lanes` shows which lanes are open; priority normal is.",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from agentd.hub.session import Session
 from agentd.wire.messages import Priority, Publish, Reply, Request, Send
 
-Carried = Send | Request | Reply | Publish
-
 
 class Lane(Protocol):
-    """All five satisfy this."""
+    """All five satisfy this. Each verb is taken on, or refused by name and nothing is done."""
 
     priority: Priority
     #: Whether messages can go this way here and now.
@@ -19,6 +18,11 @@ class Lane(Protocol):
     #: How it carries them, or why it can't.
     reason: str
 
-    def carry(self, session: Session, verb: Carried, now: float) -> None:
-        """Take a message on, or raise a named refusal and have done nothing."""
-        ...
+    @property
+    def send(self) -> Callable[[Session, Send, float], None]: ...
+    @property
+    def request(self) -> Callable[[Session, Request, float], None]: ...
+    @property
+    def reply(self) -> Callable[[Session, Reply, float], None]: ...
+    @property
+    def publish(self) -> Callable[[Session, Publish, float], None]: ...

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from agentd.hub.router import Router
-from agentd.hub.session import Session
-from agentd.lanes.lane import Carried
-from agentd.wire.messages import Priority, Publish, Reply, Request, Send
+from agentd.wire.messages import Priority
 
 
 class NormalLane:
-    """The lane that is always there."""
+    """The lane that is always there: the router's own verbs, with no call in between."""
 
     priority = Priority.NORMAL
     open = True
     reason = "the Unix socket"
 
     def __init__(self, router: Router) -> None:
-        self._carriers: dict[type, Callable[[Session, Any, float], None]] = {
-            Send: router.send,
-            Request: router.request,
-            Reply: router.reply,
-            Publish: router.publish,
-        }
-
-    def carry(self, session: Session, verb: Carried, now: float) -> None:
-        """Accept it into an inbox."""
-        self._carriers[type(verb)](session, verb, now)
+        self.send = router.send
+        self.request = router.request
+        self.reply = router.reply
+        self.publish = router.publish

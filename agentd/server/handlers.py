@@ -5,7 +5,7 @@ A handler returns when it is done, or raises a named refusal having done nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentd.host.arguments import VERSION
 from agentd.hub import views
@@ -45,9 +45,22 @@ def leave(session: SocketSession, verb: wire.Leave, now: float) -> None:
     session.close("left")
 
 
-def carry(session: SocketSession, verb: Any, now: float) -> None:
-    """send, request, reply, publish: the lane takes it from here."""
-    session.server.lanes.choose(verb.options).carry(session, verb, now)
+def send(session: SocketSession, verb: wire.Send, now: float) -> None:
+    lanes = session.server.lanes
+    lane = lanes.normal if verb.options is None else lanes.choose(verb.options)
+    lane.send(session, verb, now)
+
+
+def request(session: SocketSession, verb: wire.Request, now: float) -> None:
+    session.server.lanes.choose(verb.options).request(session, verb, now)
+
+
+def reply(session: SocketSession, verb: wire.Reply, now: float) -> None:
+    session.server.lanes.choose(verb.options).reply(session, verb, now)
+
+
+def publish(session: SocketSession, verb: wire.Publish, now: float) -> None:
+    session.server.lanes.choose(verb.options).publish(session, verb, now)
 
 
 def subscribe(session: SocketSession, verb: wire.Subscribe, now: float) -> None:
@@ -182,10 +195,10 @@ BEFORE_JOIN: dict[type, Handler] = {
 
 JOINED: dict[type, Handler] = {
     **BEFORE_JOIN,
-    wire.Send: carry,
-    wire.Request: carry,
-    wire.Reply: carry,
-    wire.Publish: carry,
+    wire.Send: send,
+    wire.Request: request,
+    wire.Reply: reply,
+    wire.Publish: publish,
     wire.Subscribe: subscribe,
     wire.Unsubscribe: unsubscribe,
     wire.Receive: receive,

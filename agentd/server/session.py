@@ -191,16 +191,14 @@ class SocketSession(asyncio.Protocol, Session):
 
     def write(self, message: msgspec.Struct) -> None:
         """Queue a message; the server sends it at the end of this turn."""
-        if self.closed:
-            return
-        self.writer.push(message)
-        if not self.dirty:
-            self.dirty = True
-            self.server.dirty.append(self)
+        if not self.closed:
+            self.writer.push(message)
+            if not self.dirty:
+                self.dirty = True
+                self.server.dirty.append(self)
 
-    def accept(self, cid: int, id: int, at: float, note: str = "") -> None:
-        """Gathered into runs; see Session."""
-        super().accept(cid, id, at, note)
+    def run_begun(self) -> None:
+        """Something will have to be sent at the end of this turn."""
         if not self.dirty and not self.closed:
             self.dirty = True
             self.server.dirty.append(self)
