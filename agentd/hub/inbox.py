@@ -132,13 +132,21 @@ class Inboxes:
                 self._receipts.delivered(entry, now, session.name)
 
     def ack(self, session: Session, ids: list[int], now: float) -> int:
-        """Done. How many were not done before."""
+        """Done. How many were not done before. Unknown ids are refused after all others are done: acks travel together,
+        and one that comes too late must not undo the rest."""
         held, name = session.held, session.name
         delivered, acked = (DELIVERED, now, name, ""), (ACKED, now, name, "")
         count = 0
         plain: list[Entry] = []
+        refusal: NoSuchMessage | None = None
         for id in ids:
-            entry = held.get(id) or self._owned(session, id)
+            entry = held.get(id)
+            if entry is None:
+                try:
+                    entry = self._owned(session, id)
+                except NoSuchMessage as error:
+                    refusal = refusal or error
+                    continue
             state = entry.state
             if state in ENDED:
                 continue
@@ -164,6 +172,8 @@ class Inboxes:
             self.bytes -= freed
             self._receipts.counts.acked += len(plain)
             self._receipts.retain(agent.ended, plain, now)
+        if refusal is not None:
+            raise refusal
         return count
 
     def finish(self, entry: Entry, now: float, who: str) -> None:
