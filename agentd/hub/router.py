@@ -156,7 +156,7 @@ class Router:
         parent = self._receipts.get(verb.id)
         if parent.agent is not session.agent or parent.to != session.name:
             raise BadRequest(f"Message {id_text(verb.id)} was addressed to {parent.to}, not to {session.name}")
-        options = verb.options or _DEFAULTS
+        options = verb.options or Options()
         options.re = verb.id
         details = self._details(options, now)
         asked = parent.asker
