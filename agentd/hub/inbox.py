@@ -227,8 +227,13 @@ class Inboxes:
 
     def _owned(self, session: Session, id: int) -> Entry:
         entry = self._receipts.entries.get(id)
-        if entry is None or entry.agent is not session.agent or entry.to != entry.agent.name:
-            whose = f"is addressed to {entry.to}, not to {session.name}" if entry is not None else "is not known"
+        if entry is None or entry.agent is not session.agent or entry.topic is not None:
+            if entry is None:
+                whose = "is not known"
+            elif entry.topic is not None:
+                whose = f"is an event on {entry.topic}"
+            else:
+                whose = f"is addressed to {entry.to}, not to {session.name}"
             raise NoSuchMessage(
                 f"Message {id_text(id)} {whose}", "`agentctl inbox` lists your messages; --as says who you are."
             )

@@ -68,10 +68,15 @@ class Entry(Struct, gc=False, eq=False):
     outstanding: int = 0  # an event: subscriptions that have yet to take it
 
     @property
+    def topic(self) -> str | None:
+        """The topic it was published on; None for a message to an agent."""
+        details = self.message.details
+        return None if details is None else details.topic
+
+    @property
     def to(self) -> str:
         """The agent it is addressed to, or the topic it was published on."""
-        details = self.message.details
-        return details.topic if details is not None and details.topic is not None else self.agent.name
+        return self.topic or self.agent.name
 
     @property
     def body_bytes(self) -> int:

@@ -154,7 +154,9 @@ class Router:
     def reply(self, session: Session, verb: Reply, now: float) -> None:
         """Answer a message and ack it: to the asker that waits, else to the sender's inbox."""
         parent = self._receipts.get(verb.id)
-        if parent.agent is not session.agent or parent.to != session.name:
+        if parent.topic is not None:
+            raise BadRequest(f"Message {id_text(verb.id)} is an event on {parent.topic}", "Events take no reply.")
+        if parent.agent is not session.agent:
             raise BadRequest(f"Message {id_text(verb.id)} was addressed to {parent.to}, not to {session.name}")
         options = verb.options or Options()
         options.re = verb.id
