@@ -14,7 +14,6 @@ import time
 import uvloop
 
 from agentd.host.arguments import VERSION, Settings, parse_arguments
-from agentd.host.clock import boottime
 from agentd.host.directories import lock_directory, prepare_directory
 from agentd.host.logs import start_logging
 from agentd.host.process import raise_file_limit
@@ -71,7 +70,7 @@ def _run(settings: Settings) -> int:
     sock = bind_socket(settings.socket)
     inode = inode_of(settings.socket)
     try:
-        keeper.restore(hub, boottime())
+        keeper.restore(hub, server.now())
         _say_what_is(settings, keeper, lanes, max_connections)
         gc.freeze()  # what is there now stays: the collector need not look at it again
         uvloop.run(_serve(server, sock))

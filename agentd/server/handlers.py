@@ -29,7 +29,7 @@ def hello(session: SocketSession, verb: wire.Hello, now: float) -> None:
             "Install the same release of both.",
         )
     server = session.server
-    session.greeted = True
+    session.hello_said()
     session.handlers = BEFORE_JOIN
     session.push(Welcome(wire.VERSION, VERSION, CAPABILITIES, server.boot, server.config.message.max_body_bytes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 _MAX_TURNED_AWAY = 8
 #: Shortest sleep for a deadline: the loop's clock counts whole milliseconds.
 _TICK_S = 0.001
+#: How long the wall clock is taken to keep its distance from the boot clock.
+_OFFSET_S = 1.0
+#: How long a client has to read the daemon's last words.
+_LAST_WORDS_S = 1.0
 
 
 class Server:
@@ -45,6 +50,7 @@ class Server:
         self.clock: Callable[[], float] = clock.boottime
         self.sessions: set[SocketSession] = set()
         self.dirty: list[SocketSession] = []  # sessions with something to send at the end of this turn
+        self.closing: set[SocketSession] = set()  # over, their sockets not yet
         self.loop: asyncio.AbstractEventLoop
         self.reaper: Reaper
         self._keeper = keeper
@@ -55,13 +61,15 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._quiet: asyncio.Event
-        hub.receipts.wall_offset = clock.wall_offset()
+        self._closed: asyncio.Event
+        self._offset_due = 0.0
 
     async def serve(self, sock: socket.socket, stop: asyncio.Event) -> None:
         """Serve until `stop`, then drain."""
         self.loop = asyncio.get_running_loop()
         self.reaper = Reaper(self.loop)
         self._quiet = asyncio.Event()
+        self._closed = asyncio.Event()
         listener = await self.loop.create_unix_server(lambda: SocketSession(self), sock=sock, backlog=BACKLOG)
         self._arm()
         await stop.wait()
@@ -69,6 +77,7 @@ class Server:
         listener.close()
         for session in [*self.sessions, *self._turned_away]:
             session.say_goodbye("agentd is stopping")
+        await self._wait_closed()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -89,11 +98,32 @@ class Server:
         """A session ended."""
         self.sessions.discard(session)
         self._turned_away.discard(session)
-        now = self.clock()
+        now = self.now()
         self.hub.leave(session, now, why)
         self.flush(now)
 
+    def socket_closed(self, session: SocketSession) -> None:
+        """The last of a session."""
+        self.closing.discard(session)
+        if not self.closing:
+            self._closed.set()
+
+    async def _wait_closed(self) -> None:
+        """Until the last words are out, or their readers are too slow."""
+        self._closed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S if self.closing else 0):
+                await self._closed.wait()
+
     # The end of a turn, and time.
+
+    def now(self) -> float:
+        """The time of this turn. Follows the wall clock, which may be set."""
+        now = self.clock()
+        if now >= self._offset_due:
+            self._offset_due = now + _OFFSET_S
+            self.hub.receipts.wall_offset = clock.wall_offset()
+        return now
 
     def flush(self, now: float) -> None:
         """Send what this turn brought about, and set the timer by what it left to do."""
@@ -117,8 +147,7 @@ class Server:
             self._timer = self.loop.call_later(max(due - self.clock(), 0.0) + _TICK_S, self._run_deadlines)
 
     def _run_deadlines(self) -> None:
-        now = self.clock()
-        self.hub.receipts.wall_offset = clock.wall_offset()  # the wall clock may have been set
+        now = self.now()
         self.hub.deadlines.run(now)
         self._timer = None
         self._arm()
@@ -130,7 +159,7 @@ class Server:
         """Take no new work; give what is out time to be finished."""
         self.hub.router.draining = True
         log.info("stopping: new work is refused, up to %g s for what is out", self.config.shutdown.drain_s)
-        self.flush(self.clock())
+        self.flush(self.now())
         try:
             async with asyncio.timeout(self.config.shutdown.drain_s):
                 await self._quiet.wait()
@@ -150,7 +179,7 @@ class Server:
 
     def keep(self) -> None:
         """Write what outlives this run. After `serve`."""
-        self._keeper.write(self.hub, self.clock())
+        self._keeper.write(self.hub, self.now())
 
     # What it says of itself.
 

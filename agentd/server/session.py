@@ -24,7 +24,7 @@ from agentd.server.reaper import Peer, peer_of
 from agentd.wire import ndjson
 from agentd.wire.errors import AgentdError, BadRequest, Busy
 from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
-from agentd.wire.messages import Bye, ClientMessage, Error
+from agentd.wire.messages import Bye, ClientMessage, Error, Hello
 from agentd.wire.ndjson import LineReader, LineWriter
 
 if TYPE_CHECKING:
@@ -82,20 +82,37 @@ class SocketSession(asyncio.Protocol, Session):
         self.provenance = f"uid {peer.uid} pid {peer.pid}" + (f" ({self.command})" if self.command else "")
 
     def _check_hello(self) -> None:
-        """Neither a hello nor a frame may take for ever."""
+        """A client that does not say who it is may not wait for ever."""
         self._late = None
-        limits = self.server.config.connections
-        if not self.greeted:
-            self.close(f"no hello within {limits.hello_s:g} s")
+        self.close(f"no hello within {self.server.config.connections.hello_s:g} s")
 
-    def _check_frame(self) -> None:
+    def hello_said(self) -> None:
+        """The client is a client."""
+        self.greeted = True
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _expect_frame(self, reader: FrameReader[Any] | LineReader) -> None:
+        """The client owes the rest of a frame: look again when it must have come."""
+        frames = reader.frames
+        self._late = self.server.loop.call_later(
+            self.server.config.connections.frame_s, lambda: self._check_frame(reader, frames)
+        )
+
+    def _check_frame(self, reader: FrameReader[Any] | LineReader, frames: int) -> None:
         self._late = None
-        if self._reader is not None and self._reader.unfinished:
+        if not reader.unfinished:
+            return
+        if reader.frames == frames:
             self.close(f"no end of a frame within {self.server.config.connections.frame_s:g} s")
+        else:
+            self._expect_frame(reader)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket's end."""
         self.close("gone" if error is None else f"gone: {error}")
+        self.server.socket_closed(self)
 
     def close(self, why: str, *, error: AgentdError | None = None) -> None:
         """End the session, telling the client why if it can still be told."""
@@ -110,7 +127,11 @@ class SocketSession(asyncio.Protocol, Session):
         if self._pidfd is not None:
             self.server.reaper.unwatch(self._pidfd)
             self._pidfd = None
-        self._transport.close()
+        self.server.closing.add(self)
+        if self.paused:  # it does not read: what is left could only wait for ever
+            self._transport.abort()
+        else:
+            self._transport.close()
         self.server.session_gone(self, why)
 
     def say_goodbye(self, reason: str) -> None:
@@ -134,10 +155,8 @@ class SocketSession(asyncio.Protocol, Session):
             log.warning("%s: %s", self.provenance, error.message)
             self.close("protocol violation", error=error)
             return
-        if self._late is None and self._reader.unfinished and self.greeted:
-            self._late = self.server.loop.call_later(self.server.config.connections.frame_s, self._check_frame)
         server = self.server
-        now = server.clock()
+        now = server.now()
         for verb in verbs:
             try:
                 handler = self.handlers.get(type(verb))
@@ -155,6 +174,8 @@ class SocketSession(asyncio.Protocol, Session):
                 log.exception("a defect in handling %s of %s", type(verb).__name__, self.provenance)
                 self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
                 break
+        if self._late is None and self._reader.unfinished and not self.closed:
+            self._expect_frame(self._reader)
         server.flush(now)
 
     def _open_face(self, data: bytes) -> bytes:
@@ -182,6 +203,8 @@ class SocketSession(asyncio.Protocol, Session):
     def _unexpected(self, verb: object) -> BadRequest:
         if not self.greeted:
             return BadRequest("The first message is hello", 'Such as {"verb":"hello","version":1,"client":"nc"}.')
+        if isinstance(verb, Hello):
+            return BadRequest("hello was said already")
         name = ndjson.verb_of(type(verb)) if isinstance(verb, msgspec.Struct) else type(verb).__name__
         if self.joined:
             return BadRequest(f"{name} is not for a session that has joined")
@@ -224,4 +247,4 @@ class SocketSession(asyncio.Protocol, Session):
         self.send_pending()
         if self.takes:
             self.server.hub.inboxes.pump(self.agent)
-            self.server.flush(self.server.clock())
+            self.server.flush(self.server.now())

@@ -63,7 +63,8 @@ class FrameReader(Generic[M]):
         self._have = 0
         self._need = _LENGTH_BYTES
         self._streams: dict[int, _Stream] = {}
-        self._streams_bytes = 0
+        self._streams_bytes = 0  # what the unfinished ones will have in all
+        self.frames = 0  # completed so far; a peer that owes the rest of one and completes none is stuck
 
     @property
     def unfinished(self) -> bool:
@@ -97,6 +98,7 @@ class FrameReader(Generic[M]):
             start += _LENGTH_BYTES
             self._decode(view[start : start + length], out)
             start += length
+            self.frames += 1
         if start < end:
             self._pieces.append(bytes(view[start:]))
             self._have = end - start
@@ -121,10 +123,11 @@ class FrameReader(Generic[M]):
     def _collect(self, chunk: Chunk, out: list[M]) -> None:
         stream = self._streams.get(chunk.stream)
         if stream is None:
-            if chunk.size_bytes > self._max_bytes or len(self._streams) >= MAX_STREAMS:
+            self._streams_bytes += chunk.size_bytes
+            if self._streams_bytes > self._max_bytes or len(self._streams) >= MAX_STREAMS:
                 raise TooLarge(
-                    f"A message of {chunk.size_bytes} bytes in chunks is over the limit of {self._max_bytes} bytes, "
-                    f"or over that of {MAX_STREAMS} at a time"
+                    f"A message of {chunk.size_bytes} bytes in chunks: all that are under way may have "
+                    f"{self._max_bytes} bytes, and be {MAX_STREAMS}"
                 )
             stream = self._streams[chunk.stream] = _Stream(chunk.size_bytes)
         stream.missing -= len(chunk.data)
@@ -133,6 +136,7 @@ class FrameReader(Generic[M]):
             raise BadRequest(f"The chunks of stream {chunk.stream} do not add up to the size they name")
         if stream.missing == 0:
             del self._streams[chunk.stream]
+            self._streams_bytes -= chunk.size_bytes
             try:
                 message = self._decode_message(b"".join(stream.pieces))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -104,7 +104,7 @@ def to_object(struct: msgspec.Struct) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for field in plan.fields:
         value = getattr(struct, field.name)
-        if value == field.default and not field.required and not field.struct:
+        if not field.required and value == field.default and not isinstance(value, msgspec.Struct):
             continue
         if field.is_id and value is not None:
             value = [id_text(id) for id in value] if isinstance(value, list) else id_text(value)
@@ -213,6 +213,7 @@ class LineReader:
         self._max_bytes = max_body_bytes + FRAME_SLACK_BYTES
         self._pieces: list[bytes] = []
         self._have = 0
+        self.frames = 0  # lines completed so far
 
     @property
     def unfinished(self) -> bool:
@@ -223,6 +224,7 @@ class LineReader:
         """All messages completed by `data`, a BadLine for each line that is none; TooLarge for one without end."""
         *lines, rest = data.split(b"\n")
         if lines:
+            self.frames += len(lines)
             lines[0] = b"".join((*self._pieces, lines[0]))
             self._pieces.clear()
             self._have = 0
