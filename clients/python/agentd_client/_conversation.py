@@ -1,0 +1,419 @@
+"""Both faces' side of the protocol, without I/O: bytes in, bytes out, and calls that get settled in between.
+
+A face opens a socket, says `connected()`, writes what `take()` gives and feeds what it reads; on the end it says
+`lost()` and may connect again. `wake` is called when there is something to take, once until it was taken; `lazily` when
+that may wait for the next write. The verbs in steps are in _verbs.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from agentd.wire.bodies import encode_body
+from agentd.wire.errors import (
+    AgentdError,
+    BadName,
+    NameInUse,
+    NotPermitted,
+    TooLarge,
+    Unreachable,
+    VersionMismatch,
+    from_wire,
+)
+from agentd.wire.frames import FrameReader
+from agentd.wire.messages import (
+    VERSION,
+    Accepted,
+    Answer,
+    Bye,
+    DaemonMessage,
+    Error,
+    GiveBack,
+    Hello,
+    Join,
+    Joined,
+    LaggedEvent,
+    Message,
+    Nack,
+    Receipt,
+    Reject,
+    Send,
+    State,
+    Subscribed,
+    Welcome,
+)
+from agentd_client._feeds import Feeds
+from agentd_client._mail import Mail, Window
+from agentd_client._options import checked, make_options
+from agentd_client._outbox import Outbox
+from agentd_client._posts import MAX_UNANSWERED, MAX_UNANSWERED_BYTES, Posts
+from agentd_client.message import Received
+from agentd_client.receipt import Call, Posted, Submitted
+
+CLIENT: Final = "agentd_client 1"
+#: The daemon is believed: it says what its own limit is only after the reader was made.
+_MAX_READ_BYTES: Final = 1 << 30
+_ACCEPTED = State.ACCEPTED
+
+R = TypeVar("R", bound=Received)
+C = TypeVar("C", bound=Call)
+P = TypeVar("P", bound=Posted)
+
+
+class Conversation(Generic[R, P]):
+    """One agent's conversation with the daemon, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        join: Join,
+        face: Any,
+        received: type[R],
+        posted: Callable[[int], P],
+        wake: Callable[[], None],
+        lazily: Callable[[], None],
+    ) -> None:
+        self.name = join.name
+        self.mail = Mail(self)
+        self.posts = Posts()
+        self.feeds = Feeds(self)
+        self.out = Outbox(wake)
+        self.joining = Call(0)  # this connection's Join
+        self.closed: AgentdError | None = None  # why nothing can be said any more
+        self.left = False  # and that was our own wish
+        self.back = Call(0)  # settled when there is a connection again, or never will be
+        self.max_body_bytes = _MAX_READ_BYTES  # until Welcome says so
+        self._join = checked(join)
+        self._face = face
+        self._received = received
+        self._posted = posted
+        self._lazily = lazily
+        self._cid = 0
+        self._open: dict[int, Call] = {}
+        self._reader: FrameReader[Any] = FrameReader(DaemonMessage, _MAX_READ_BYTES)
+        self._joined = False  # once, on whichever connection
+        self._taken_over: AgentdError | None = None
+        self._reason = ""
+
+    # The connection.
+
+    def connected(self) -> None:
+        """A socket is open: greet, join, and renew the subscriptions of the last connection."""
+        self._reason = ""
+        join = self._join
+        take = join.take and self._taken_over is None
+        self.joining = self.open(Call(self.next_cid()))
+        join = Join(self.joining.cid, join.name, take, take and join.share, take and join.replace)
+        self.out.greet([Hello(VERSION, CLIENT), join, *self.feeds.renew()])
+
+    def take(self) -> bytes:
+        """What to write next; empty when there is nothing, or no connection."""
+        taking = self._join.take and self._taken_over is None
+        return self.out.take(self.mail if taking else None)
+
+    def lost(self, reason: str = "") -> None:
+        """The connection is gone. What was said on it and not answered is unknown from now on."""
+        self._reason = self._reason or reason or "the daemon closed the connection"
+        if self.back.settled and self.closed is None:
+            self.back = Call(0)
+        self.out.lost()
+        if self.closed is not None:
+            self.out.close(self.closed)
+        self._reader = FrameReader(DaemonMessage, _MAX_READ_BYTES)
+        self.feeds.lost()
+        self.mail.lost()
+        self._settle_all(self.closed or self.unreachable("whether it was done is unknown"))
+
+    def unreachable(self, outcome: str = "") -> Unreachable:
+        """Why nothing can be said right now."""
+        about = f"; {outcome}" if outcome else ""
+        return Unreachable(
+            f"agentd is not reachable: {self._reason or 'not connected'}{about}",
+            "Start it with `agentd`, or see what `agentctl status` says.",
+        )
+
+    def close(self, error: AgentdError) -> None:
+        """The end: every call from now on raises `error`."""
+        if self.closed is None:
+            self.closed = error
+            self.out.close(error)
+            self.mail.wake_all()
+            self.feeds.close(error)
+            self.back.settle()
+        self._settle_all(self.closed)
+
+    def leave(self) -> None:
+        """The orderly end, from our side."""
+        self.left = self.closed is None
+        self.close(Unreachable("This client has left", "Connect again."))
+
+    def _settle_all(self, error: AgentdError) -> None:
+        calls, self._open = self._open, {}
+        for call in calls.values():
+            if call.error is None:
+                call.lost = True
+                if not isinstance(call, Submitted):
+                    call.error = error
+            self._end(call)
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is said now goes to a daemon that knows us, or is about to."""
+        return self.out.connected and (not self._joined or (self.joining.settled and self.joining.error is None))
+
+    def say_grant(self) -> None:
+        """Ask for mail at once, before a withdrawal of the same turn cancels it out."""
+        if self.out.connected and (grant := self.mail.grant()) is not None:
+            self.out.say(grant)
+
+    # Calls.
+
+    def next_cid(self) -> int:
+        """The client's own number for its next call."""
+        self._cid += 1
+        return self._cid
+
+    def open(self, call: C) -> C:
+        """The answer to this one's cid will settle it."""
+        self._open[call.cid] = call
+        return call
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for this one any more; its answer will be ignored."""
+        self._open.pop(call.cid, None)
+
+    def check(self) -> None:
+        """Raise when the conversation is over."""
+        if self.closed is not None:
+            raise self.closed.with_traceback(None)  # raised often, it must not gather frames
+
+    def check_taking(self) -> None:
+        """Raise unless this agent's mail comes here."""
+        self.check()
+        if self._taken_over is not None:
+            raise self._taken_over.with_traceback(None)
+        if not self._join.take:
+            raise NotPermitted(
+                f"This connection does not take the mail of {self.name or 'an anonymous agent'}",
+                "Connect under a name, connect('builder'), or with take=True.",
+            )
+
+    def check_size(self, size_bytes: int) -> None:
+        """TooLarge before the bytes travel, once the daemon has said its limit."""
+        if size_bytes > self.max_body_bytes:
+            raise TooLarge(
+                f"A body of {size_bytes} bytes is over the limit of {self.max_body_bytes}",
+                "Send a file's name instead of its bytes, or raise message.max_body_bytes.",
+            )
+
+    def post(self, to: str, body: object, given: Any) -> P:
+        """One message, answered by a ticket."""
+        content, data = encode_body(body)
+        posts = self.posts
+        size_bytes = len(data)
+        unanswered_bytes = posts.unanswered_bytes + size_bytes
+        if size_bytes > self.max_body_bytes:
+            self.check_size(size_bytes)
+        if unanswered_bytes > MAX_UNANSWERED_BYTES or posts.unanswered >= MAX_UNANSWERED:
+            posts.refuse()
+        if type(to) is not str:
+            raise BadName(f"{to!r} is not an agent name")
+        cid = self._cid = self._cid + 1
+        out = self.out
+        try:
+            options = make_options(given) if given else None
+            out.push(Send(cid, to, content, data, options))
+        except UnicodeEncodeError:
+            raise BadName(f"{to!a} is not an agent name") from None
+        ticket = self._open[cid] = self._posted(cid)
+        ticket.to = to
+        ticket.size_bytes = size_bytes
+        if options is not None:
+            ticket.waits_for = options.wait
+        posts.unanswered += 1
+        posts.unanswered_bytes = unanswered_bytes
+        if not out.dirty:
+            out.touch()
+        return ticket
+
+    # What the application does with a message.
+
+    def hand_over(self, message: Message, window: Window | None) -> R:
+        """The application gets this one now, so it is delivered now."""
+        out = self.out
+        out.delivered[message.id] = None
+        if window is not None:
+            window.unsettled += 1
+            self.mail.places -= 1
+        if not out.dirty:
+            out.touch()
+        return self._received(message, self._face, window)
+
+    def ack(self, received: Received) -> None:
+        """Done with it. Travels with the next write; says `delivered` too where that was not said."""
+        if received.settled:
+            return
+        received.settled = True
+        self.check()
+        out = self.out
+        id = received.wire.id
+        out.delivered.pop(id, None)
+        out.acks.append(id)
+        window = received.window
+        if window is not None:
+            window.settled()
+        if not out.dirty:
+            out.touch()
+
+    def settle(self, received: Received, verb: Nack | Reject | GiveBack) -> None:
+        """Say something else than ack, once, and wait for no answer."""
+        if not received.settled:
+            self.settled(received, seen=type(verb) is not GiveBack)
+            self.out.say(verb)
+
+    def settled(self, received: Received, seen: bool) -> bool:
+        """What is said next settles it; whether nothing had before. `seen`: it does not say `delivered` by itself."""
+        if received.settled:
+            return False
+        received.settled = True
+        if seen:
+            self.out.say_delivered()
+        else:
+            self.out.delivered.pop(received.wire.id, None)
+        if received.window is not None:
+            received.window.settled()
+        return True
+
+    def unsettled(self, received: Received) -> None:
+        """What should have settled it was refused: it is still ours."""
+        received.settled = False
+        if received.window is not None:
+            received.window.unsettled_again()
+
+    def give_back(self, ids: list[int]) -> None:
+        """The application never saw these."""
+        if self.out.connected and self.closed is None:
+            self.out.say(GiveBack(0, ids))
+
+    # Input.
+
+    def feed(self, data: bytes) -> None:
+        """What the daemon said. BadRequest or TooLarge when it is not the protocol: close the connection then."""
+        for message in self._reader.feed(data):
+            kind = type(message)
+            if kind is Message:
+                details = message.details
+                if details is None or not details.subscription:
+                    self.mail.arrived(message)
+                else:
+                    self.feeds.arrived(details.subscription, message)
+            elif kind is Accepted:
+                self._accepted(message)
+            elif kind is Receipt:
+                self._receipt(message)
+            elif kind is Error:
+                self._error(message)
+            elif kind is Answer:
+                self._answer(message)
+            elif kind is LaggedEvent:
+                self.feeds.arrived(message.subscription, message)
+            elif kind is Welcome:
+                self._welcome(message)
+            elif kind is Bye:
+                self._reason = message.reason
+            else:
+                self._done(message)
+
+    def _accepted(self, accepted: Accepted) -> None:
+        pop = self._open.pop
+        posts = self.posts
+        for cid in range(accepted.cid, accepted.cid + accepted.count):
+            call = pop(cid, None)
+            if call is None:
+                continue
+            call.answer = accepted
+            if isinstance(call, Posted) and call.waits_for is _ACCEPTED:
+                posts.unanswered -= 1
+                posts.unanswered_bytes -= call.size_bytes
+                call.settled = True
+                if call.waiters is not None:
+                    call.settle()
+            elif isinstance(call, Submitted) and not call.reaches(_ACCEPTED):
+                self._open[cid] = call
+            else:
+                call.settle()
+        posts.check_idle()
+
+    def _receipt(self, receipt: Receipt) -> None:
+        call = self._open.get(receipt.cid)
+        if isinstance(call, Submitted):
+            call.answer = receipt
+            if call.reaches(receipt.state):
+                del self._open[receipt.cid]
+                self._end(call)
+
+    def _end(self, call: Call) -> None:
+        call.settle()
+        if isinstance(call, Posted):
+            self.posts.ended(call)
+
+    def _answer(self, answer: Answer) -> None:
+        call = self._open.pop(answer.cid, None)
+        if call is None:  # the asker has given up: let it be mail, if it can
+            self.give_back([answer.message.id])
+            return
+        self.out.acks.append(answer.message.id)
+        self._lazily()
+        call.answer = answer
+        call.settle()
+
+    def _done(self, message: Any) -> None:
+        call = self._open.pop(message.cid, None)
+        if type(message) is Subscribed:
+            self.feeds.subscribed(message.cid, message.subscription)
+        elif type(message) is Joined:
+            self.name = message.name
+            self._joined = True
+            self.back.settle()
+        if call is not None:
+            call.answer = message
+            call.settle()
+
+    def _error(self, message: Error) -> None:
+        error = from_wire(message.code, message.message, message.hint, message.retry_after)
+        if not message.cid:
+            if isinstance(error, NameInUse):
+                self._taken_over = error
+                self.mail.wake_all()
+            elif isinstance(error, VersionMismatch):
+                self.close(error)
+            else:
+                self._reason = message.message
+            return
+        self.feeds.refused(message.cid, error)
+        call = self._open.pop(message.cid, None)
+        if call is not None:
+            call.error = error
+            self._end(call)
+            if call is self.joining:
+                self._join_refused(error)
+
+    def _join_refused(self, error: AgentdError) -> None:
+        """The first time the caller hears of it. Later, what can still be done is done."""
+        if self._joined and isinstance(error, NameInUse):
+            self._taken_over = error  # the next connection only sends
+            self.mail.wake_all()
+        elif not self._joined or not error.retryable:
+            for call in self._open.values():
+                call.error = error  # what was said behind the Join was not done
+            self.close(error)
+
+    def _welcome(self, welcome: Welcome) -> None:
+        self.max_body_bytes = welcome.max_body_bytes
+        if welcome.version != VERSION:
+            self.close(
+                VersionMismatch(
+                    f"{welcome.daemon} speaks version {welcome.version} of the protocol, this client {VERSION}",
+                    "Install the same version of both, then restart the daemon.",
+                )
+            )

@@ -1,0 +1,44 @@
+"""Under which name, at which socket, and how soon again: what both faces decide alike before there is a connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agentd.wire.errors import Unreachable
+from agentd.wire.messages import Join
+from agentd.wire.names import check_name
+from agentd.wire.paths import check_socket_path, socket_path
+
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+
+
+def make_join(name: str | None, share: bool, replace: bool, take: bool | None) -> Join:
+    """A name that is given takes its mail unless told otherwise; AGENTD_AGENT, the parent's name, only sends."""
+    if name is not None:
+        return Join(0, check_name(name), take is not False, share, replace)
+    inherited = os.environ.get("AGENTD_AGENT") or None
+    return Join(0, inherited and check_name(inherited), bool(take), share, replace)
+
+
+def find_socket(given: str | os.PathLike[str] | None) -> str:
+    """The daemon's socket."""
+    if given is not None:
+        return str(check_socket_path(Path(given)))
+    return str(socket_path(os.environ, os.getuid()))
+
+
+def pauses() -> Iterator[float]:
+    """How long to wait before each try to connect again: longer each time, and not all agents at once."""
+    pause = _FIRST_PAUSE_S
+    while True:
+        yield pause * (0.5 + os.urandom(1)[0] / 512)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def no_daemon(path: str, error: OSError) -> Unreachable:
+    """Nobody listens there."""
+    return Unreachable(f"No agentd answers on {path}: {error.strerror or error}", "Start it with `agentd`.")

@@ -1,0 +1,203 @@
+"""The asyncio side of a conversation: its socket, renewed when the daemon comes back, and waiting without threads."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from agentd.wire.errors import AgentdError
+from agentd_client._joining import no_daemon, pauses
+from agentd_client.receipt import Call, Steps
+
+if TYPE_CHECKING:
+    from agentd_client._conversation import Conversation
+    from agentd_client._verbs import Verbs
+
+T = TypeVar("T")
+
+#: An ack that nobody waits for travels with the next write, or alone after so long.
+_LAZY_S: Final = 0.02
+#: How long the socket may take to close in an orderly way.
+_CLOSE_S: Final = 1.0
+
+
+async def until_settled(call: Call, until: float | None) -> None:
+    """Wait for a call, at most until then. Cancelled, it leaves nothing behind."""
+    if call.settled:
+        return
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    call.when_settled(wake)
+    timer = None if until is None else loop.call_later(until - monotonic(), wake)
+    try:
+        await future
+    finally:
+        call.no_longer(wake)
+        if timer is not None:
+            timer.cancel()
+
+
+async def drive(steps: Steps[T]) -> T:
+    """Go through a verb's steps. Cancelled, it closes them, and they clean up."""
+    try:
+        while True:
+            await until_settled(*next(steps))
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        steps.close()
+
+
+class Link(asyncio.Protocol):
+    """One client's socket. What is said in one turn of the loop is one write; nothing is written while the daemon
+    does not read."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._conversation: Conversation[Any, Any]
+        self._verbs: Verbs
+        self._loop: asyncio.AbstractEventLoop
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._closing = False
+        self._gone: asyncio.Future[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self._lazy: asyncio.TimerHandle | None = None
+
+    # Both are called by the conversation.
+
+    def wake(self) -> None:
+        """There is something to write: at the end of this turn, together with what else is said in it."""
+        if self._transport is not None and not self._paused:
+            self._loop.call_soon(self.flush)
+
+    def lazily(self) -> None:
+        """There is something to write that can wait for the next write."""
+        if self._lazy is None and self._transport is not None:
+            self._lazy = self._loop.call_later(_LAZY_S, self.flush)
+
+    # Coming and going.
+
+    async def open(self, conversation: Conversation[Any, Any], verbs: Verbs) -> None:
+        """Connect for the first time and join; Unreachable at once where no daemon is."""
+        self._conversation = conversation
+        self._verbs = verbs
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._loop.create_unix_connection(lambda: self, self._path)
+        except OSError as error:
+            raise no_daemon(self._path, error) from None
+        try:
+            await drive(verbs.join())
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _renew(self) -> None:
+        for pause in pauses():
+            await asyncio.sleep(pause)
+            try:
+                await self._loop.create_unix_connection(lambda: self, self._path)
+                await drive(self._verbs.join())
+                break
+            except (OSError, AgentdError):
+                if self._transport is not None:
+                    self._transport.abort()
+                if self._conversation.closed is not None:
+                    break
+        self._renewal = None
+        if self._transport is None and self._conversation.closed is None:
+            self._start_renewal()  # lost again since
+
+    def _start_renewal(self) -> None:
+        if self._renewal is None and not self._closing and self._conversation.closed is None:
+            self._renewal = self._loop.create_task(self._renew())
+
+    async def close(self) -> None:
+        """Write what there is to write, and end the connection."""
+        self._closing = True
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
+            self._renewal = None
+        if self._transport is not None:
+            self.flush()
+        if self._transport is not None:
+            transport = self._transport
+            transport.close()
+            gone = self._gone
+            assert gone is not None
+            try:
+                await asyncio.wait([gone], timeout=_CLOSE_S)
+            finally:
+                if not gone.done():
+                    transport.abort()
+
+    def abort(self) -> None:
+        """End the connection now; for a client that can't wait."""
+        self._closing = True
+        if self._renewal is not None:
+            self._renewal.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
+        self._paused = False
+        self._gone = self._loop.create_future()
+        self._conversation.connected()
+
+    def data_received(self, data: bytes) -> None:
+        """What the daemon says."""
+        try:
+            self._conversation.feed(data)
+        except AgentdError as error:
+            self._conversation.lost(f"it does not speak the protocol: {error.message}")
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The end of this connection, perhaps not of the conversation."""
+        self._transport = None
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        assert self._gone is not None
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self._conversation.lost("" if error is None else str(error))
+        self._start_renewal()
+
+    def pause_writing(self) -> None:
+        """The daemon does not read."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._paused = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what there is to write, now."""
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        transport = self._transport
+        if transport is None or self._paused:
+            return
+        conversation = self._conversation
+        data = conversation.take()
+        if data:
+            transport.write(data)
+        if conversation.out.more and not self._paused:
+            self._loop.call_soon(self.flush)  # the next piece of something large; others may speak between

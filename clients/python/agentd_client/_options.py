@@ -1,0 +1,79 @@
+"""What a caller asks for, checked here: the daemon closes a connection on which a field is out of range."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from agentd.wire.errors import BadRequest
+from agentd.wire.messages import Options, Priority, Route, State
+from agentd.wire.names import id_value
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class SendOptions(TypedDict, total=False):
+        """What send, post, publish, request and reply take beyond recipient and body."""
+
+        priority: Priority | str  # chooses the lane
+        durable: bool | None  # True: journal it first
+        ttl: float | None  # seconds until it expires undelivered
+        allow_absent: bool  # the recipient need not be known yet
+        key: str | None  # the same key is accepted once
+        headers: dict[str, str] | None
+        re: str | int | None  # the id of the message that this one is about
+        hops: int  # how often what led to this was passed on already
+        route: Route | str | None  # demanded, else LaneUnavailable
+
+    class PostOptions(SendOptions, total=False):
+        """What post takes besides: its ticket settles when that state is reached."""
+
+        wait: State | str
+
+
+_ENDS = (State.EXPIRED, State.DEAD, State.UNKNOWN)
+_encode = msgspec.msgpack.Encoder().encode
+_decode_options = msgspec.msgpack.Decoder(Options).decode
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def make_options(given: Any) -> Options | None:
+    """The options on the wire, None where the caller asked for nothing special."""
+    if not given:
+        return None
+    if isinstance(given.get("re"), str):
+        given = {**given, "re": id_value(given["re"])}
+    options = _checked(Options(**given), _decode_options)
+    if options.wait in _ENDS:
+        raise BadRequest(f"Nobody can wait for {options.wait}", "wait is accepted, delivered or acked.")
+    return options
+
+
+def checked(verb: S) -> S:
+    """`verb` as the daemon will read it, else BadRequest that names the field."""
+    return _checked(verb, msgspec.msgpack.Decoder(type(verb)).decode)
+
+
+def _checked(struct: S, decode: Any) -> S:
+    try:
+        read: S = decode(_encode(struct))
+    except msgspec.ValidationError as error:
+        raise BadRequest(_named(struct, str(error))) from None
+    except (UnicodeEncodeError, OverflowError, TypeError) as error:
+        raise BadRequest(f"{type(struct).__name__} can't be sent: {error}") from None
+    return read
+
+
+def _named(struct: msgspec.Struct, text: str) -> str:
+    """msgspec names a place in the array; people know the argument."""
+    tagged = struct.__struct_config__.tag is not None
+
+    def name(match: re.Match[str]) -> str:
+        place = int(match[1]) - tagged
+        fields = struct.__struct_fields__
+        return f"`{fields[place]}`" if 0 <= place < len(fields) else match[0]
+
+    return re.sub(r"`\$\[(\d+)\][^`]*`", name, text)

@@ -1,0 +1,175 @@
+"""The blocking side of a conversation: one plain socket, read and written only inside a call."""
+
+from __future__ import annotations
+
+import socket
+from _thread import get_ident
+from collections.abc import Iterator
+from select import POLLIN, POLLOUT, poll
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from agentd.wire.errors import AgentdError
+from agentd_client._joining import no_daemon, pauses
+from agentd_client.receipt import Steps
+
+if TYPE_CHECKING:
+    from agentd_client._conversation import Conversation
+
+T = TypeVar("T")
+
+_READ_BYTES: Final = 256 * 1024
+
+
+class Plug:
+    """One client's socket. Where it is lost, the next call that needs it connects again."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._conversation: Conversation[Any, Any]
+        self._socket: socket.socket | None = None
+        self._readable = poll()
+        self._both = poll()
+        self._unwritten = b""
+        self._pauses: Iterator[float] | None = None
+        self._next_try = 0.0
+        self._thread = 0
+
+    def open(self, conversation: Conversation[Any, Any]) -> None:
+        """Connect for the first time; Unreachable at once where no daemon is."""
+        self._conversation = conversation
+        self._thread = get_ident()
+        try:
+            self._connect()
+        except OSError as error:
+            raise no_daemon(self._path, error) from None
+
+    def _connect(self) -> None:
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connected.connect(self._path)
+        except BaseException:
+            connected.close()
+            raise
+        self._socket = connected
+        self._readable.register(connected, POLLIN)
+        self._both.register(connected, POLLIN | POLLOUT)
+        self._conversation.connected()
+
+    def close(self) -> None:
+        """End the connection. What was said and not written is not written any more."""
+        if self._socket is not None:
+            gone, self._socket = self._socket, None
+            self._readable.unregister(gone)
+            self._both.unregister(gone)
+            gone.close()
+        self._unwritten = b""
+
+    def _lost(self, reason: str) -> None:
+        if self._conversation.ready:
+            self._pauses = None
+        self.close()
+        self._conversation.lost(reason)
+
+    def check_thread(self) -> None:
+        """A socket that two threads read is a riddle; say so instead."""
+        if get_ident() != self._thread:
+            raise RuntimeError("A blocking client belongs to the thread that entered it: connect once a thread")
+
+    def drive(self, steps: Steps[T]) -> T:
+        """Go through a verb's steps, reading and writing while there is something to wait for."""
+        self.check_thread()
+        try:
+            while True:
+                call, until = next(steps)
+                while not call.settled and (until is None or monotonic() < until):
+                    self._turn(until)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            steps.close()
+
+    def _turn(self, until: float | None) -> None:
+        """One step of waiting: write what is to be written, then wait for something to read."""
+        if self._socket is None:
+            self._reconnect(until)
+            return
+        try:
+            if not self._write():
+                self._wait(self._both, until)
+                self._read_ready()
+            elif until is None or self._wait(self._readable, until):
+                self._take_in(self._socket.recv(_READ_BYTES))
+        except OSError as error:
+            self._lost(str(error))
+
+    def _wait(self, polled: poll, until: float | None) -> bool:
+        return bool(polled.poll(None if until is None else max(0.0, until - monotonic()) * 1000))
+
+    def _write(self) -> bool:
+        """Write what the kernel takes; whether that was all."""
+        conversation = self._conversation
+        assert self._socket is not None
+        while data := self._unwritten or conversation.take():
+            try:
+                sent = self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                sent = 0
+            self._unwritten = data[sent:]
+            if self._unwritten:
+                return False
+        return True
+
+    def _read_ready(self) -> None:
+        """Take in what has come already."""
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        self._take_in(data)
+
+    def _take_in(self, data: bytes) -> None:
+        if not data:
+            self._lost("")
+            return
+        try:
+            self._conversation.feed(data)
+        except AgentdError as error:
+            self._lost(f"it does not speak the protocol: {error.message}")
+
+    def flush(self) -> None:
+        """Write what the kernel takes without waiting, and take in the answers that are there."""
+        if self._socket is None:
+            return
+        try:
+            self._write()
+            self._read_ready()
+        except OSError as error:
+            self._lost(str(error))
+
+    def say(self) -> None:
+        """Write what the kernel takes without waiting; answers are for the next call."""
+        if self._socket is None:
+            return
+        try:
+            self._write()
+        except OSError as error:
+            self._lost(str(error))
+
+    def _reconnect(self, until: float | None) -> None:
+        """Try again, later each time."""
+        now = monotonic()
+        if self._pauses is None:
+            self._pauses = pauses()
+            self._next_try = now + next(self._pauses)
+        end = self._next_try if until is None else min(self._next_try, until)
+        sleep(max(0.0, end - now))
+        if monotonic() < self._next_try:
+            return
+        self._next_try = monotonic() + next(self._pauses)
+        try:
+            self._connect()
+        except OSError:
+            pass

@@ -1,0 +1,305 @@
+"""The verbs that take more than one step, without I/O: each is written once, here, and driven by both faces.
+
+See receipt.Steps for what they yield.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd.wire import messages as wire
+from agentd.wire.bodies import encode_body
+from agentd.wire.errors import AgentdError, Backpressure, BadRequest, RateLimited, Timeout, Unreachable
+from agentd.wire.messages import State
+from agentd.wire.names import ID_LETTERS, id_value
+from agentd_client._options import checked, make_options
+from agentd_client.receipt import Call, Receipt, Steps, Submitted, ended
+
+if TYPE_CHECKING:
+    from agentd_client._conversation import Conversation
+    from agentd_client._feeds import Feed
+    from agentd_client._options import PostOptions, SendOptions
+    from agentd_client.message import Received
+
+#: How long after a request's own time the daemon is waited for: it answers in time, this is a net.
+_NET_S: Final = 1.0
+_FIRST_PAUSE_S: Final = 0.05
+_ACCEPTED: Final = State.ACCEPTED
+
+
+def deadline(timeout: float | None) -> float | None:
+    """The moment at which `timeout` is over."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def _is_over(until: float | None) -> bool:
+    return until is not None and monotonic() >= until
+
+
+class Verbs:
+    """`answer_s` is how long the daemon may take to answer a verb that has no time of its own."""
+
+    def __init__(self, conversation: Conversation[Any, Any], answer_s: float) -> None:
+        self._conversation = conversation
+        self._answer_s = answer_s
+
+    def _connection(self, until: float | None) -> Steps[None]:
+        """Until what is said can reach the daemon."""
+        conversation = self._conversation
+        while not conversation.ready:
+            conversation.check()
+            if _is_over(until):
+                raise conversation.unreachable()
+            yield conversation.back, until
+        conversation.check()
+
+    # One verb, one answer.
+
+    def call(self, kind: type[Any], *fields: Any) -> Steps[Any]:
+        """Say a verb and take its answer."""
+        until = deadline(self._answer_s)
+        yield from self._connection(until)
+        return (yield from self._answer(Call(self._conversation.next_cid()), kind, fields, until))
+
+    def _answer(self, call: Call, kind: type[Any], fields: tuple[Any, ...], until: float | None) -> Steps[Any]:
+        verb = checked(kind(call.cid, *fields))
+        self._conversation.out.say(verb)
+        self._conversation.open(call)
+        try:
+            while not call.settled:
+                if _is_over(until):
+                    raise Timeout(f"agentd has not answered in time; whether {kind.__name__} was done is unknown")
+                yield call, until
+        finally:
+            self._conversation.forget(call)
+        if call.error is not None:
+            raise call.error
+        return call.answer
+
+    def id(self, id: str | int) -> Steps[int]:
+        """The number of an id, which may be a prefix that only one message has."""
+        if isinstance(id, int):
+            return id
+        if len(id) == ID_LETTERS:
+            return id_value(id)
+        return int((yield from self.call(wire.Find, id)).id)
+
+    def on_id(self, kind: type[Any], id: str | int, *fields: Any) -> Steps[Any]:
+        """A verb on one message."""
+        number = yield from self.id(id)
+        return (yield from self.call(kind, number, *fields))
+
+    def on_ids(self, kind: type[Any], ids: Sequence[str | int]) -> Steps[int]:
+        """A verb on several messages; how many it touched."""
+        numbers = []
+        for id in ids:
+            numbers.append((yield from self.id(id)))  # noqa: PERF401
+        return int((yield from self.call(kind, numbers)).count)
+
+    def settle(self, received: Received, kind: type[Any], *fields: Any) -> Steps[None]:
+        """Nack or reject, once; the caller hears it if the message is not ours any more."""
+        conversation = self._conversation
+        verb = checked(kind(0, received.wire.id, *fields))
+        if received.settled:
+            return
+        conversation.check()
+        conversation.settled(received, seen=True)
+        yield from self.call(type(verb), received.wire.id, *fields)
+
+    # What ends in a receipt.
+
+    def send(self, to: str, body: object, timeout: float | None, given: PostOptions) -> Steps[Receipt]:
+        """One message to one agent."""
+        return (yield from self._submit(wire.Send, to, body, timeout, given))
+
+    def wait(self, ticket: Submitted, timeout: float | None) -> Steps[None]:
+        """Until a ticket is settled."""
+        until = deadline(timeout)
+        while not ticket.settled:
+            if _is_over(until):
+                raise _too_late(ticket, ticket.waits_for)
+            yield ticket, until
+
+    def publish(self, topic: str, body: object, timeout: float | None, given: SendOptions) -> Steps[Receipt]:
+        """One event to whoever subscribes."""
+        return (yield from self._submit(wire.Publish, topic, body, timeout, given))
+
+    def reply(
+        self, received: Received | str | int, body: object, timeout: float | None, given: PostOptions
+    ) -> Steps[Receipt]:
+        """The answer to a message, which acks it."""
+        if isinstance(received, (str, int)):
+            id = yield from self.id(received)
+            return (yield from self._submit(wire.Reply, id, body, timeout, given))
+        return (yield from self._submit(wire.Reply, received.wire.id, body, timeout, given, received))
+
+    def _submit(
+        self,
+        kind: type[Any],
+        to: str | int,
+        body: object,
+        timeout: float | None,
+        given: Any,
+        answered: Received | None = None,
+    ) -> Steps[Receipt]:
+        conversation = self._conversation
+        until = deadline(timeout)
+        options = make_options(given)
+        wait = _ACCEPTED if options is None else options.wait
+        content, data = encode_body(body)
+        if kind is not wire.Reply and type(to) is not str:
+            raise BadRequest(f"{to!r} is no name")
+        pause = _FIRST_PAUSE_S
+        while True:
+            yield from self._connection(until)
+            conversation.check_size(len(data))
+            call = Submitted(conversation.next_cid(), waits_for=wait)
+            settling = answered is not None and conversation.settled(answered, seen=False)
+            try:
+                conversation.out.say(kind(call.cid, to, content, data, options))
+                conversation.open(call)
+                while not call.settled:
+                    if _is_over(until):
+                        raise _too_late(call, wait)
+                    yield call, until
+            finally:
+                conversation.forget(call)
+            error = call.error
+            if error is None:
+                return ended(call)
+            if answered is not None and settling:
+                conversation.unsettled(answered)
+            if not isinstance(error, (Backpressure, RateLimited)):
+                raise error
+            pause = error.retry_after or min(2 * pause, 1.0)
+            if until is not None and monotonic() + pause >= until:
+                raise error
+            yield Call(0), deadline(pause)
+
+    def request(self, to: str, body: object, timeout: float, given: SendOptions) -> Steps[wire.Message]:
+        """A message that wants a reply, and the reply."""
+        conversation = self._conversation
+        until = monotonic() + timeout
+        content, data = encode_body(body)
+        options = make_options(given)
+        if type(to) is not str or not 0 < timeout <= 366 * 86400:
+            raise BadRequest(f"Can't ask {to!r} with a timeout of {timeout} s")
+        yield from self._connection(until)
+        conversation.check_size(len(data))
+        call = Call(conversation.next_cid())
+        conversation.out.say(wire.Request(call.cid, to, content, data, timeout, options))
+        conversation.open(call)
+        try:
+            while not call.settled:
+                if _is_over(until + _NET_S):
+                    raise Timeout(f"{to} has not replied in {timeout:g} s, and agentd has not said so either")
+                yield call, until + _NET_S
+        finally:
+            conversation.forget(call)
+        if call.lost and call.error is not None:
+            raise Unreachable(
+                f"The connection was lost before {to} replied; whether the request was worked on is unknown",
+                "Ask again if doing it twice does no harm.",
+            ) from call.error
+        if call.error is not None:
+            raise call.error
+        message: wire.Message = call.answer.message
+        return message
+
+    # Mail and events.
+
+    def receive(self, timeout: float | None) -> Steps[wire.Message | None]:
+        """One message. The caller hands it over."""
+        conversation = self._conversation
+        mail = conversation.mail
+        until = deadline(timeout)
+        conversation.check_taking()
+        mail.places += 1
+        conversation.say_grant()
+        held = 1  # our place, until it is taken, withdrawn or left
+        try:
+            while not mail.buffer and not _is_over(until):
+                yield from mail.wait(until)
+                conversation.check_taking()
+            if not mail.buffer and conversation.out.connected:
+                held = 0
+                yield from self._withdraw()
+                conversation.check_taking()
+            if not mail.buffer:
+                return None
+            mail.places -= held
+            held = 0
+            return mail.buffer.popleft()
+        finally:
+            if held or len(mail.buffer) > mail.places + mail.late:
+                mail.release(held)
+
+    def _withdraw(self) -> Steps[None]:
+        """Take one place's credit back; a message that was on its way comes before the answer, and is ours."""
+        mail = self._conversation.mail
+        mail.places -= 1
+        mail.late += 1
+        mail.granted = max(0, mail.granted - 1)
+        try:
+            yield from self.call(wire.Receive, -1)
+        except (Timeout, Unreachable):
+            pass
+        finally:
+            mail.late -= 1
+
+    def subscribe(self, feed: Feed) -> Steps[None]:
+        """Until the daemon has the subscription."""
+        until = deadline(self._answer_s)
+        yield from self._connection(until)
+        call = self._conversation.feeds.subscribe(feed)
+        try:
+            while not call.settled:
+                if _is_over(until):
+                    raise Timeout("agentd has not answered in time; there is no subscription")
+                yield call, until
+            if call.error is not None:
+                raise call.error
+        except BaseException:
+            feed.close()
+            raise
+
+    # Coming and going.
+
+    def join(self) -> Steps[None]:
+        """Until this connection's Join is answered."""
+        until = deadline(self._answer_s)
+        call = self._conversation.joining
+        while not call.settled:
+            if _is_over(until):
+                raise Unreachable(f"agentd has not answered in {self._answer_s:g} s", "Its log may say why.")
+            yield call, until
+        if call.error is not None:
+            raise call.error
+
+    def leave(self, timeout: float | None) -> Steps[None]:
+        """Until the posts are answered and the daemon has seen us go; after `timeout` we are gone all the same."""
+        until = deadline(timeout)
+        conversation = self._conversation
+        if conversation.closed is not None:
+            return
+        yield from conversation.posts.wait_idle(until)
+        if conversation.out.connected:
+            try:
+                yield from self._answer(Call(conversation.next_cid()), wire.Leave, (), until)
+            except AgentdError:
+                pass
+
+
+def _too_late(call: Submitted, wait: State) -> Timeout:
+    if call.answer is None:
+        error = Timeout(
+            "agentd has not answered in time; whether it has the message is unknown",
+            "Send it again with the same key= as before to be sure that it arrives once.",
+        )
+    else:
+        id = call.known().id
+        error = Timeout(f"Message {id} was not {wait} in time. It stays accepted", f"`agentctl trace {id}` follows it.")
+    error.receipt = call.known()
+    return error

@@ -1,0 +1,342 @@
+"""The asyncio face: what users get from `async with connect(...) as me`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd.wire import messages as wire
+from agentd.wire.messages import GiveBack, Nack, Working
+from agentd.wire.names import id_text
+from agentd_client._conversation import Conversation
+from agentd_client._feeds import Feed
+from agentd_client._joining import find_socket, make_join
+from agentd_client._link import Link, drive, until_settled
+from agentd_client._mail import Window
+from agentd_client._verbs import Verbs
+from agentd_client.message import Received, failure
+from agentd_client.receipt import Posted, Receipt
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from agentd_client._options import PostOptions, SendOptions
+
+#: How long leaving waits for the answers to posts.
+CLOSE_S: Final = 5.0
+
+
+def connect(
+    name: str | None = None,
+    *,
+    share: bool = False,
+    replace: bool = False,
+    take: bool | None = None,
+    socket: str | os.PathLike[str] | None = None,
+    timeout: float = 10.0,
+) -> Client:
+    """A client for `async with`. A name that is given takes its mail; with take=False it is only sent as. Without a
+    name: AGENTD_AGENT if set, to send as only, else anonymous. `timeout` bounds every answer that has no other."""
+    return Client(name, share=share, replace=replace, take=take, socket=socket, timeout=timeout)
+
+
+class Ticket(Posted, eq=False, gc=False):
+    """A post on its way: await it for the receipt. A failure that nobody awaited is raised on leaving."""
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        if not self.settled:
+            yield from until_settled(self, None).__await__()
+        return self.outcome()
+
+
+class Message(Received, eq=False):
+    """A message, and the verbs that answer it. `async with message:` acks on a clean exit, nacks on an exception and
+    gives it back when cancelled."""
+
+    async def ack(self) -> None:
+        """Done with it. Once is enough, twice does no harm. It travels with what is written next."""
+        if not self.settled:
+            self.client.conversation.ack(self)
+
+    async def nack(self, reason: str = "", after: float = 0.0) -> None:
+        """Not now: it comes back, at the earliest after that many seconds, one attempt gone."""
+        await drive(self.client.verbs.settle(self, wire.Nack, reason, after))
+
+    async def reject(self, reason: str = "") -> None:
+        """Never: it is a dead letter now."""
+        await drive(self.client.verbs.settle(self, wire.Reject, reason))
+
+    async def give_back(self) -> None:
+        """Not wanted after all: to the front of the inbox, no attempt counted."""
+        self.client.conversation.settle(self, GiveBack(0, [self.wire.id]))
+
+    def working(self) -> None:
+        """Still at it."""
+        self.client.conversation.out.say(Working(0, self.wire.id))
+
+    async def reply(self, body: object, timeout: float | None = None, **options: Unpack[PostOptions]) -> Receipt:
+        """Answer, and ack. After an ack too."""
+        return await drive(self.client.verbs.reply(self, body, timeout, options))
+
+    async def __aenter__(self) -> Message:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.settled:
+            return
+        conversation = self.client.conversation
+        if kind is None:
+            conversation.ack(self)
+        elif conversation.closed is None:
+            id = self.wire.id
+            conversation.settle(self, Nack(0, id, failure(error)) if issubclass(kind, Exception) else GiveBack(0, [id]))
+
+
+class Inbox:
+    """The messages of a name, each when it is there, up to `window` of them unsettled. Leaving the loop, or a cancelled
+    wait, gives back what was not seen."""
+
+    def __init__(self, client: Client, size: int) -> None:
+        self._client = client
+        self._conversation = client.conversation
+        self._window = Window(self._conversation, size)
+        self._buffer = self._conversation.mail.buffer
+
+    def __aiter__(self) -> Inbox:
+        return self
+
+    async def __anext__(self) -> Message:
+        window = self._window
+        waited = False
+        while not (self._buffer and window.opened and window.unsettled < window.size):
+            if self._conversation.left:
+                raise StopAsyncIteration
+            await drive(window.wait())
+            waited = True
+        message = self._conversation.hand_over(self._buffer.popleft(), window)
+        if waited:
+            self._client.took()
+        return message
+
+    async def aclose(self) -> None:
+        """Take no more."""
+        self._window.close()
+
+    def __del__(self) -> None:
+        self._window.close()
+
+
+class Subscription:
+    """The events of a subscription. A gap raises errors.Lagged at its place; the next step goes on behind it."""
+
+    def __init__(self, client: Client, feed: Feed) -> None:
+        self._client = client
+        self._feed = feed
+
+    async def __aenter__(self) -> Subscription:
+        await self._open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._feed.close()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        conversation = self._client.conversation
+        if not self._feed.opened:
+            await self._open()
+        while (event := self._feed.take()) is None:
+            if conversation.left:
+                raise StopAsyncIteration
+            await drive(self._feed.wait())
+        return Message(event, self._client, None, True)
+
+    async def _open(self) -> None:
+        await drive(self._client.verbs.subscribe(self._feed))
+
+    async def aclose(self) -> None:
+        """End it."""
+        self._feed.close()
+
+    def __del__(self) -> None:
+        self._feed.close()
+
+
+class Client:
+    """An agent, as its own process sees it. Use it from one event loop. Ids are given as text, of which any beginning
+    that only one message has will do, or as the numbers that views hold."""
+
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        share: bool,
+        replace: bool,
+        take: bool | None,
+        socket: str | os.PathLike[str] | None,
+        timeout: float,
+    ) -> None:
+        self._link = Link(find_socket(socket))
+        join = make_join(name, share, replace, take)
+        self.conversation: Conversation[Message, Ticket] = Conversation(
+            join, self, Message, Ticket, self._link.wake, self._link.lazily
+        )
+        self.verbs = Verbs(self.conversation, timeout)
+        self._took = False
+
+    async def __aenter__(self) -> Client:
+        await self._link.open(self.conversation, self.verbs)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            await self._leave(CLOSE_S if kind is None else 0.0)
+        except BaseException:
+            self._link.abort()
+            raise
+        failed = self.conversation.posts.unread()
+        if kind is None and failed is not None:
+            raise failed
+
+    async def _leave(self, timeout: float) -> None:
+        await drive(self.verbs.leave(timeout))
+        self.conversation.leave()
+        await self._link.close()
+
+    def took(self) -> None:
+        """Say `delivered` of the first message at once: what kills each of its takers before the loop turns comes
+        first to the next one, and must be counted."""
+        if not self._took:
+            self._took = True
+            self._link.flush()
+
+    @property
+    def name(self) -> str | None:
+        """The name that others know us by."""
+        return self.conversation.name
+
+    # Talk.
+
+    async def send(
+        self, to: str, body: object, *, timeout: float | None = None, **options: Unpack[PostOptions]
+    ) -> Receipt:
+        """One message to one agent; waits for room, and for the state that `wait` names, until `timeout`."""
+        return await drive(self.verbs.send(to, body, timeout, options))
+
+    def post(self, to: str, body: object, **options: Unpack[PostOptions]) -> Ticket:
+        """The same without waiting: await the ticket for the receipt. Backpressure when too many are unanswered."""
+        return self.conversation.post(to, body, options)
+
+    async def request(self, to: str, body: object, timeout: float = 30.0, **options: Unpack[SendOptions]) -> Message:
+        """Ask, and get the reply. NoResponder at once where nobody would reply."""
+        reply = await drive(self.verbs.request(to, body, timeout, options))
+        return Message(reply, self, None, True)
+
+    async def publish(
+        self, topic: str, body: object, *, timeout: float | None = None, **options: Unpack[SendOptions]
+    ) -> Receipt:
+        """An event to whoever subscribes now; the receipt says how many have it and who had no room."""
+        return await drive(self.verbs.publish(topic, body, timeout, options))
+
+    def subscribe(self, pattern: str, start: str = "new", name: str | None = None) -> Subscription:
+        """Events whose topic matches, for `async with` and `async for`."""
+        return Subscription(self, Feed(self.conversation, pattern, start, name))
+
+    async def receive(self, timeout: float | None = None) -> Message | None:
+        """One message, or None when the time is over first."""
+        message = await drive(self.verbs.receive(timeout))
+        if message is None:
+            return None
+        received = self.conversation.hand_over(message, None)
+        self.took()
+        return received
+
+    def inbox(self, window: int = 1) -> Inbox:
+        """Messages, for `async for`; up to `window` are here at a time."""
+        return Inbox(self, window)
+
+    # One message, by id.
+
+    async def ack(self, id: str | int) -> None:
+        """Done with it."""
+        await drive(self.verbs.on_ids(wire.Ack, [id]))
+
+    async def nack(self, id: str | int, reason: str = "", after: float = 0.0) -> None:
+        """Not now: it comes back, one attempt gone."""
+        await drive(self.verbs.on_id(wire.Nack, id, reason, after))
+
+    async def reject(self, id: str | int, reason: str = "") -> None:
+        """Never: it is a dead letter now."""
+        await drive(self.verbs.on_id(wire.Reject, id, reason))
+
+    async def give_back(self, id: str | int) -> None:
+        """Not wanted after all."""
+        await drive(self.verbs.on_ids(wire.GiveBack, [id]))
+
+    async def reply(
+        self, id: str | int, body: object, timeout: float | None = None, **options: Unpack[PostOptions]
+    ) -> Receipt:
+        """Answer, and ack."""
+        return await drive(self.verbs.reply(id, body, timeout, options))
+
+    async def working(self, id: str | int) -> None:
+        """Still at it."""
+        await drive(self.verbs.on_id(wire.Working, id))
+
+    async def hold(self, id: str | int, seconds: float) -> None:
+        """Keep it that long, even when this process ends."""
+        await drive(self.verbs.on_id(wire.Working, id, seconds))
+
+    async def find(self, prefix: str) -> str:
+        """The whole id of the one message whose id begins so."""
+        return id_text(await drive(self.verbs.id(prefix)))
+
+    # See and care.
+
+    async def trace(self, id: str | int) -> wire.TraceView:
+        """What happened to a message."""
+        view: wire.TraceView = await drive(self.verbs.on_id(wire.Trace, id))
+        return view
+
+    async def look(self, name: str, limit: int = 100) -> wire.InboxView:
+        """What waits in an inbox; takes nothing."""
+        view: wire.InboxView = await drive(self.verbs.call(wire.Inbox, name, limit))
+        return view
+
+    async def agents(self) -> wire.AgentsView:
+        """Everybody known, those in trouble first."""
+        view: wire.AgentsView = await drive(self.verbs.call(wire.Agents))
+        return view
+
+    async def status(self) -> wire.StatusView:
+        """The daemon in brief."""
+        view: wire.StatusView = await drive(self.verbs.call(wire.Status))
+        return view
+
+    async def stats(self) -> wire.StatsView:
+        """Its counters."""
+        view: wire.StatsView = await drive(self.verbs.call(wire.Stats))
+        return view
+
+    async def dead(self, name: str | None = None, limit: int = 100) -> wire.DeadView:
+        """Dead letters, newest first."""
+        view: wire.DeadView = await drive(self.verbs.call(wire.Dead, name, limit))
+        return view
+
+    async def requeue(self, ids: list[str | int] | list[str] | list[int]) -> int:
+        """Put dead letters back into their inboxes; how many."""
+        return await drive(self.verbs.on_ids(wire.Requeue, ids))
+
+    async def drop(self, ids: list[str | int] | list[str] | list[int]) -> int:
+        """Give dead letters up for good; how many."""
+        return await drive(self.verbs.on_ids(wire.Drop, ids))
+
+    async def forget(self, name: str) -> None:
+        """Forget a name that is not live and has no mail."""
+        await drive(self.verbs.call(wire.Forget, name))
