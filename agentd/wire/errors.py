@@ -6,7 +6,7 @@ The code is the contract (clients in other languages switch on it), the class is
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class AgentdError(Exception):
@@ -21,6 +21,8 @@ class AgentdError(Exception):
         self.message = message
         self.hint = hint
         self.retry_after = retry_after
+        #: Timeout and Undelivered of a message that was accepted: its last receipt.
+        self.receipt: Any = None
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
