@@ -221,7 +221,7 @@ class Contest:
             yield servers, pairs
 
     def play(self, turns: Mapping[str, Callable[[], R]]) -> dict[tuple[str, str], list[R]]:
-        """All turns; the results of the kept chunks by contender and regime. A smoke run judges nothing and keeps all."""
+        """All turns; the kept chunks by contender and regime. A smoke run judges nothing and keeps all."""
         smoke = self._chosen.smoke
         kept: dict[tuple[str, str], list[R]] = {}
         for name, done in alternate(turns, self.turns, self.floor).items():
