@@ -1,0 +1,196 @@
+"""bench/: each benchmark runs, says what it promises to say, and counts what it measured. No thresholds, no rivals."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+CLIENTS = ["agentd/asyncio", "agentd/blocking", "agentd/uvloop"]
+
+
+def smoke(name: str) -> dict[str, Any]:
+    """The one object that a smoke run prints."""
+    done = subprocess.run(
+        [sys.executable, BENCH / f"{name}.py", "--smoke", "--json"], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert isinstance(report, dict)
+    return report
+
+
+def check(report: dict[str, Any], name: str) -> None:
+    """What every report has."""
+    assert report["bench"] == name
+    assert report["smoke"] is True
+    assert report["runs"] == 1
+    assert report["machine"]["cores"] >= 1
+    assert set(report["machine"]) >= {"cpu", "smt", "kernel", "clock", "python", "uvloop"}
+    for figure in report["figures"]:
+        assert figure["low"] <= figure["value"] <= figure["high"]
+    assert report["verdicts"]
+    for verdict in report["verdicts"]:
+        assert verdict["verdict"] == "not run"
+        assert "smoke" in verdict["reason"]
+
+
+def figures(report: dict[str, Any], what: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """The figures of that name, by contender and size."""
+    return {(f["contender"], f.get("size_bytes", 0)): f for f in report["figures"] if f["what"] == what}
+
+
+def test_request_reply() -> None:
+    report = smoke("request_reply")
+    check(report, "request_reply")
+    trips = figures(report, "round trip p50")
+    assert sorted(trips) == [(client, size) for client in CLIENTS for size in (64, 1024)]
+    for trip in trips.values():
+        summary = trip["summary"]
+        assert trip["verified"] == summary["count"] > 0
+        assert 0 < summary["p50_us"] <= summary["p99_us"] <= summary["p999_us"] <= summary["max_us"]
+    left_out = {left["what"]: left["reason"] for left in report["left_out"]}
+    assert left_out["nats/asyncio"] == "a smoke run has no rivals"
+
+
+def test_one_to_one() -> None:
+    report = smoke("one_to_one")
+    check(report, "one_to_one")
+    rates = figures(report, "delivered and acked")
+    assert sorted(rates) == [(client, size) for client in CLIENTS for size in (64, 1024)]
+    for rate in rates.values():
+        assert rate["value"] > 0
+        assert rate["verified"] >= 6 * 500  # three chunks of warm-up, three or more that count
+        assert rate["verified"] % 500 == 0
+    assert sorted(figures(report, "daemon's processor time a message")) == [("agentd", 64), ("agentd", 1024)]
+
+
+def test_many_agents() -> None:
+    report = smoke("many_agents")
+    check(report, "many_agents")
+    for what in ("processor time", "pipelined", "round trip p50"):
+        found = figures(report, f"a message, {what}")
+        assert sorted(found) == [("1,000 agents", 64), ("10 agents", 64)]
+        assert all(figure["verified"] >= 6 * 500 for figure in found.values())
+
+
+def test_footprint() -> None:
+    report = smoke("footprint")
+    check(report, "footprint")
+    memory = {f["what"]: f["value"] for f in report["figures"]}
+    assert memory["daemon's resident memory"] > 1
+    assert "resident memory for each agent" in memory
+
+
+def test_startup() -> None:
+    report = smoke("startup")
+    check(report, "startup")
+    sends = figures(report, "agentctl send, wall p50")["agentctl", 0]
+    assert sends["verified"] == sends["summary"]["count"] == 2
+    assert sends["value"] > figures(report, "python -c pass, wall p50")["python", 0]["value"] > 0
+
+
+def test_normal_collects_the_reports() -> None:
+    done = subprocess.run(
+        [sys.executable, BENCH / "normal.py", "--smoke", "--json", "startup"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)
+    assert together["bench"] == "normal"
+    assert together["failed"] == []
+    assert together["machine"]["cores"] >= 1
+    for report in together["reports"]:
+        check(report, "startup")
+
+
+def test_a_report_for_people_begins_with_the_machine() -> None:
+    done = subprocess.run(
+        [sys.executable, BENCH / "startup.py", "--smoke"], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert " cores · " in lines[0]
+    assert any(line.split()[:2] == ["promise", "target"] for line in lines)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """bench/ as Python sees it when it runs a benchmark."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(BENCH)
+    yield BENCH
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCH)):
+            del sys.modules[name]
+
+
+def test_percentiles_are_samples(bench: Path) -> None:
+    sampler = import_module("sampler").Sampler(range(1000, 1_001_000, 1000))
+    summary = sampler.summary()
+    assert (summary.count, summary.mean_us, summary.max_us) == (1000, 500.5, 1000)
+    assert (summary.p50_us, summary.p99_us, summary.p999_us) == (501, 991, 1000)
+    with pytest.raises(ValueError, match="Nothing"):
+        import_module("sampler").Sampler().summary()
+
+
+def test_a_chunk_is_dropped_when_the_floor_moved(bench: Path) -> None:
+    reading = import_module("floor").Reading
+    assert reading(70.0, 1.0).agrees(reading(84.0, 9.0))
+    assert not reading(70.0, 1.0).agrees(reading(85.0, 1.0))
+    assert [reading(ns, 1.0).regime for ns in (35, 70, 265)] == ["one core", "near", "far"]
+    assert reading().agrees(reading())
+    assert reading().regime == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [([0.4, 0.45], "holds"), ([0.4, 0.46], "mixed"), ([0.5, 0.46], "misses"), ([], "not run")],
+)
+def test_a_verdict_needs_every_run(bench: Path, measured: list[float], verdict: str) -> None:
+    module = import_module("report")
+    report = module.Report("none", import_module("machine").describe(), False, 3, {})
+    report.at_most("a promise", 0.45, measured, "×", "why not")
+    assert report.verdicts[0].verdict == verdict
+    assert report.verdicts[0].reason == ("why not" if verdict == "not run" else "")
+
+
+@pytest.mark.parametrize("sequences", [[0, 2], [0, 0], [1]])
+def test_the_receiving_end_insists_on_order(bench: Path, sequences: list[int]) -> None:
+    ends = import_module("ends")
+    checker = ends.Checker(64)
+    with pytest.raises(SystemExit):
+        for sequence in sequences:
+            checker.taken(ends.body(sequence, 99, 64))
+
+
+def test_the_receiving_end_counts_a_chunk(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = import_module("ends")
+    checker = ends.Checker(64)
+    chunks = ends.Chunks(64)
+    for _ in range(2):
+        for body in chunks.cut(3):
+            checker.taken(body)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["received"] for answer in said] == [3, 3]
+
+
+def test_wake_ups_in_a_trace(bench: Path) -> None:
+    trace = """\
+27123 100.100000 epoll_pwait(6, [], 1024, 200, NULL, 8) = 0 <0.200111>
+27123 100.300300 epoll_pwait(6, [], 1024, 700, NULL, 8) = 0 <0.700222>
+27123 101.000700 epoll_pwait(6, [{events=EPOLLIN, data={u32=9}}], 1024, -1, NULL, 8) = 1 <0.300000>
+27123 101.500000 epoll_wait(6,  <unfinished ...>
+27124 101.600000 write(1, "epoll_wait", 10) = 10 <0.000010>
+27123 102.000000 <... epoll_wait resumed> [], 1024, -1) = 0 <0.500000>
+27123 103.000000 epoll_pwait(6, [], 1024, 2500, NULL, 8) = 0 <2.500000>
+27123 105.600000 epoll_pwait(6,  <detached ...>
+"""
+    assert import_module("footprint").count_returns(trace, 100.5, 105.0) == 3
