@@ -367,10 +367,14 @@ class Inboxes:
         self._dead.add(entry, now, who, reason, store=store)
 
     def requeue(self, entry: Entry, now: float, who: str) -> None:
-        """A dead letter back into its inbox, its attempts counted anew."""
+        """A dead letter back into its inbox, its attempts counted anew. Its time and its asker are over: it waits for
+        neither, and a reply goes to its sender's inbox."""
         self.check_room(entry.agent, entry.size_bytes)
         self._dead.take_out(entry)
         entry.message.attempt = 1
+        details = entry.message.details
+        if details is not None:
+            details.reply_by = details.expires_at = None
         self._receipts.back(entry, now, who, "requeued")
         agent = entry.agent
         agent.count += 1
