@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from agentd.host.config import AgentLimits
-from agentd.hub.deadlines import Deadlines
+from agentd.hub.deadlines import Deadline, Deadlines
 from agentd.hub.receipts import Entry, Receipts, Retention
 from agentd.hub.session import Session
 from agentd.wire.errors import LimitReached, NameInUse, NoSuchAgent, NotPermitted
@@ -68,7 +68,7 @@ class Agent:
         self.refused = 0  # sends refused because its inbox was full
         self.keys: OrderedDict[str, UsedKey] = OrderedDict()  # idempotency keys it used, as a sender
         self.ended = ended
-        self.forgetting = False  # whether a deadline looks at it
+        self.forgetting: Deadline | None = None  # when somebody looks whether it can be forgotten
 
     @property
     def live(self) -> bool:
@@ -155,21 +155,21 @@ class Agents:
         if agent.unnamed:
             if not agent.sessions:
                 self._remove(agent)
-        elif not agent.forgetting:
-            agent.forgetting = True
-            self._deadlines.add(now + self._limits.forget_after_s, lambda now: self._look(agent, now))
+        elif agent.forgetting is None:
+            self._look_at(agent, now + self._limits.forget_after_s)
+
+    def _look_at(self, agent: Agent, at: float) -> None:
+        agent.forgetting = self._deadlines.add(at, lambda now: self._look(agent, now))
 
     def _look(self, agent: Agent, now: float) -> None:
-        agent.forgetting = False
-        if self.by_name.get(agent.name) is not agent or agent.sessions:
-            return
+        agent.forgetting = None
+        if agent.sessions:
+            return  # its last one will see to it when it leaves
         due = agent.seen + self._limits.forget_after_s
         if due <= now and agent.idle:
             self._remove(agent)
         else:
-            agent.forgetting = True
-            at = due if due > now else now + self._limits.forget_after_s
-            self._deadlines.add(at, lambda now: self._look(agent, now))
+            self._look_at(agent, due if due > now else now + self._limits.forget_after_s)
 
     def forget(self, name: str) -> None:
         """Forget a name at its user's wish."""
@@ -184,3 +184,5 @@ class Agents:
         if not agent.unnamed:
             self.named -= 1
             self._receipts.forget(agent.ended)
+            if agent.forgetting is not None:
+                agent.forgetting.cancel()
