@@ -67,7 +67,7 @@ def restore(hub: Hub, kept: Kept, now: float) -> None:
     for name in kept.names:
         agent = hub.agents.get_or_create(name.name, now)
         agent.seen = min(now, name.seen_at - offset)
-        hub.agents.watch_idle(agent, now)
+        hub.agents.watch_idle(agent, agent.seen)
     for item in sorted(kept.mail, key=lambda item: item.message.id):
         entry = _entry(hub, item, now)
         if entry.state is DELIVERED:  # it was held: whoever had it is gone with the old daemon
