@@ -53,7 +53,7 @@ class Agent:
     def __init__(self, name: str, now: float, ended: Retention, *, unnamed: bool = False) -> None:
         self.name = name
         self.unnamed = unnamed
-        self.seen = now  # when it was last live, or last got mail
+        self.seen = now  # when it was last live, or last had mail
         self.sessions: list[Session] = []
         self.takers: list[Session] = []  # the sessions that take its mail; several only if all share
         self.waiting: OrderedDict[int, Entry] = OrderedDict()

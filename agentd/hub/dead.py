@@ -36,6 +36,7 @@ class DeadLetters:
     def drop(self, entry: Entry, now: float) -> None:
         """Give it up for good; its trace stays for a while."""
         self.take_out(entry)
+        entry.agent.seen = now
         self._let_go(entry, now)
 
     def _let_go(self, entry: Entry, now: float) -> None:

@@ -348,6 +348,7 @@ class Inboxes:
 
     def _expire(self, entry: Entry, now: float) -> None:
         self._remove(entry)
+        entry.agent.seen = now
         if entry.asker is not None:
             self._requests.end_without_reply(entry, "it expired before anybody took it")
         self._receipts.end(entry, EXPIRED, now, entry.agent.name, "nobody took it in time")
