@@ -22,6 +22,7 @@ from agentd.wire.errors import ConfigError
 Count = Annotated[int, Meta(ge=1, le=100_000_000)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
 Seconds = Annotated[float, Meta(ge=0.0, le=10 * 366 * 86400.0)]
+Period = Annotated[float, Meta(ge=1.0, le=10 * 366 * 86400.0)]  # what is done again and again takes a rest between
 
 
 class Section(Struct, forbid_unknown_fields=True, frozen=True):
@@ -49,7 +50,7 @@ class AgentLimits(Section, frozen=True):
     """[agents]: known names. Past it: limit_reached."""
 
     max_names: Count = 4096
-    forget_after_s: Seconds = 30 * 86400.0
+    forget_after_s: Period = 30 * 86400.0
     max_keys: Count = 10_000  # idempotency keys remembered a sender
     keep_keys_s: Seconds = 600.0
     max_requests: Count = 1024  # requests under way a sender

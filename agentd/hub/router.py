@@ -298,7 +298,7 @@ class Router:
         keys.pop(key, None)
         keys[key] = UsedKey(entry.message.id, now, entry.to, entry.body_bytes)
         oldest = now - self._agent_limits.keep_keys_s
-        while len(keys) > self._agent_limits.max_keys or next(iter(keys.values())).at <= oldest:
+        while len(keys) > self._agent_limits.max_keys or (keys and next(iter(keys.values())).at <= oldest):
             keys.popitem(last=False)
 
 
