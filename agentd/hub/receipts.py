@@ -151,6 +151,8 @@ class Receipts:
         trail.append((ACCEPTED, now, who, note))
         if len(trail) > _MAX_TRAIL:  # given back without end: the beginning and the latest tell the story
             del trail[1 : _MAX_TRAIL // 2]
+            if trail[1][0] is ACCEPTED:  # as is the first
+                del trail[1]
 
     def end(self, entry: Entry, state: State, now: float, who: str, note: str = "") -> None:
         """Acked, expired or dead. A dead letter keeps its body."""
