@@ -117,7 +117,7 @@ class Router:
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
         self._accepted(session, verb.cid, entry)
-        if options.wait is not ACCEPTED:
+        if options.wait is not ACCEPTED and verb.cid:
             self._receipts.watch(entry, session, verb.cid, options.wait, now)
         self._inboxes.put(entry)
 
@@ -170,7 +170,7 @@ class Router:
             self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
         self._accepted(session, verb.cid, entry, named=asked is None)
-        if options.wait is not ACCEPTED:
+        if options.wait is not ACCEPTED and verb.cid:
             self._receipts.watch(entry, session, verb.cid, options.wait, now)
         if asked is None:
             self._inboxes.put(entry)
@@ -285,6 +285,8 @@ class Router:
         entry = self._receipts.entries.get(used.id)
         state = UNKNOWN if entry is None else entry.state
         at = used.at + self._receipts.wall_offset
+        if not verb.cid:
+            return True
         session.accept(verb.cid, used.id, at, f"repeated: this key was accepted before; that message is {state.value}")
         if options.wait is not ACCEPTED:
             if entry is None:
