@@ -141,6 +141,8 @@ class Router:
         self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
         self._requests.open(entry, session, verb.cid, now + verb.timeout)
+        if verb.options is not None and verb.options.ttl is not None:
+            self._inboxes.expire_at(entry, now + verb.options.ttl)
         self._inboxes.put(entry)
 
     def _no_responder(self, name: str, agent: Agent | None) -> NoResponder:
@@ -169,6 +171,8 @@ class Router:
         if asked is None:
             self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
+        if options.ttl is not None:
+            self._inboxes.expire_at(entry, now + options.ttl)
         self._accepted(session, verb.cid, entry, named=asked is None)
         if options.wait is not ACCEPTED and verb.cid:
             self._receipts.watch(entry, session, verb.cid, options.wait, now)
