@@ -58,12 +58,12 @@ class Hub:
         self.sessions.add(session)
         agent.sessions.append(session)
         if verb.take:
-            if verb.replace:
-                for taker in [t for t in agent.takers if not (t.shares and verb.share)]:
-                    self._displace(taker, session, now)
+            displaced = [t for t in agent.takers if not (t.shares and verb.share)] if verb.replace else []
             session.takes = True
             session.shares = verb.share
-            agent.takers.append(session)
+            agent.takers.append(session)  # first: the name is never without a taker, so that no request ends
+            for taker in displaced:
+                self._displace(taker, session, now)
         agent.seen = now
         self.agents.watch_idle(agent, now)
 
