@@ -12,15 +12,16 @@ _COMPACT_AT = 64
 class Deadline:
     """One thing to do at `at`; cancelled when it need not be done any more."""
 
-    __slots__ = ("action", "at", "deadlines")
+    __slots__ = ("action", "at", "deadlines", "number")
 
-    def __init__(self, at: float, action: Callable[[float], None], deadlines: Deadlines) -> None:
+    def __init__(self, at: float, number: int, action: Callable[[float], None], deadlines: Deadlines) -> None:
         self.at = at
+        self.number = number
         self.action: Callable[[float], None] | None = action
         self.deadlines = deadlines
 
     def __lt__(self, other: Deadline) -> bool:
-        return self.at < other.at
+        return self.at < other.at or (self.at == other.at and self.number < other.number)
 
     def cancel(self) -> None:
         """Don't do it. Harmless when it was done."""
@@ -30,18 +31,20 @@ class Deadline:
 
 
 class Deadlines:
-    """All deadlines, soonest first."""
+    """All deadlines, soonest first; those for the same time in the order in which they were added."""
 
     def __init__(self) -> None:
         self._heap: list[Deadline] = []
         self._cancelled = 0
+        self._number = 0
 
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
     def add(self, at: float, action: Callable[[float], None]) -> Deadline:
         """Call `action(now)` once `now` has reached `at`."""
-        deadline = Deadline(at, action, self)
+        self._number += 1
+        deadline = Deadline(at, self._number, action, self)
         heapq.heappush(self._heap, deadline)
         return deadline
 
