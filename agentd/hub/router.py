@@ -66,7 +66,8 @@ class Router:
             return
         # The plain message, written out in one piece: this is what the daemon does most.
         body = verb.body
-        size = len(body) + OVERHEAD_BYTES
+        length = len(body)
+        size = length + OVERHEAD_BYTES
         if size > self._max_size_bytes:
             raise self._too_large(body)
         inboxes = self._inboxes
@@ -90,7 +91,7 @@ class Router:
         )
         receipts.entries[id] = entry
         receipts.counts.accepted += 1
-        receipts.counts.accepted_bytes += size
+        receipts.counts.accepted_bytes += length
         if verb.cid:
             session.accept(verb.cid, id, at, "" if agent.takers else KEPT_NOTE.format(agent.name))
         inboxes.put(entry)
@@ -268,7 +269,7 @@ class Router:
         receipts.entries[id] = entry
         counts = receipts.counts
         counts.accepted += 1
-        counts.accepted_bytes += entry.size_bytes
+        counts.accepted_bytes += entry.body_bytes
 
     def _accepted(self, session: Session, cid: int, entry: Entry, *, named: bool = True) -> None:
         if cid:

@@ -68,7 +68,11 @@ def _trouble(agent: Agent, oldest_s: float | None, limit_messages: int) -> str:
 
 def agents(hub: Hub, cid: int, now: float) -> AgentsView:
     """All agents: those in trouble first, then live ones, then by name."""
-    rows = [agent_view(agent, now, hub.config.inbox.max_messages) for agent in hub.agents.by_name.values()]
+    rows = [
+        agent_view(agent, now, hub.config.inbox.max_messages)
+        for agent in hub.agents.by_name.values()
+        if not agent.unnamed or agent.count  # a connection without a name is an agent only while something is due to it
+    ]
     rows.sort(key=lambda row: (not row.trouble, not row.live, row.name))
     return AgentsView(cid, rows)
 

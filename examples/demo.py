@@ -1,0 +1,128 @@
+"""`make demo`: a daemon in a temporary directory, three agents that talk through it, and an account of what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from agentd_client import Client, Message, connect, errors
+
+_START_S = 10.0
+
+
+async def builder(ready: asyncio.Event, done: asyncio.Event) -> None:
+    """Takes orders, answers questions, announces what it built."""
+    async with connect("builder") as me:
+        ready.set()
+        inbox = me.inbox()
+        async for message in inbox:
+            async with message:
+                if message.wants_reply:
+                    await message.reply({"idle": False, "queue": 0})
+                else:
+                    await me.publish("build:finished", {"pr": message.value["pr"], "ok": True})
+            if done.is_set():
+                break
+        await inbox.aclose()
+
+
+async def watcher(ready: asyncio.Event, seen: asyncio.Queue[Message]) -> None:
+    """Watches the builds."""
+    async with connect("watcher") as me, me.subscribe("build:*") as events:
+        ready.set()
+        async for event in events:
+            await seen.put(event)
+            return
+
+
+async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event) -> list[tuple[str, str]]:
+    """Orders, asks, and leaves mail for somebody who is not there; what it did, and under which id."""
+    story = []
+
+    receipt = await me.send("builder", {"pr": 7}, wait="acked")
+    story.append(("planner sends builder an order, and waits until it is acked", str(receipt.id)))
+
+    event = await seen.get()
+    story.append(("builder publishes build:finished, which watcher subscribes to", event.id))
+
+    done.set()
+    answer = await me.request("builder", "are you idle?", timeout=5)
+    story.append((f"planner asks builder, which replies {answer.value}", str(answer.re)))
+
+    receipt = await me.send("reviewer", "please look at pr 7", allow_absent=True)
+    story.append((f"planner leaves mail for reviewer, who is not there ({receipt.note})", str(receipt.id)))
+    return story
+
+
+async def account(me: Client, story: list[tuple[str, str]]) -> None:
+    """Who sent what, which way it went, and what became of it."""
+    for what, id in story:
+        trace = await me.trace(id)
+        _say(f"\n{what}")
+        _say(f"  {id}  {trace.sender} -> {trace.to}  lane {trace.lane}, route {trace.route}, {trace.size_bytes} bytes")
+        begin = trace.transitions[0].at
+        for step in trace.transitions:
+            note = f"  ({step.note})" if step.note else ""
+            _say(f"    {(step.at - begin) * 1000:8.3f} ms  {step.state:<10} {step.who}{note}")
+    status = await me.status()
+    _say("\nlanes")
+    for lane in status.lanes:
+        if lane.open:
+            _say(f"  {lane.lane:<9} open: {lane.reason}")
+            continue
+        try:
+            await me.send("builder", b"now", priority=lane.lane)
+        except errors.LaneUnavailable as error:
+            _say(f"  {lane.lane:<9} refused, not sent another way: {error.message}")
+    _say(f"\nPersistence: {status.persistence}")
+
+
+async def talk() -> None:
+    """All three of them."""
+    done, seen = asyncio.Event(), asyncio.Queue[Message]()
+    async with asyncio.TaskGroup() as agents:
+        for agent in (lambda ready: builder(ready, done), lambda ready: watcher(ready, seen)):
+            ready = asyncio.Event()
+            agents.create_task(agent(ready))
+            await ready.wait()
+        async with connect("planner") as me:
+            await account(me, await planner(me, seen, done))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def main() -> int:
+    """Start the daemon, talk, stop the daemon."""
+    with tempfile.TemporaryDirectory(prefix="agentd-demo-") as directory:
+        os.environ["AGENTD_RUNTIME_DIR"] = f"{directory}/run"
+        os.environ["AGENTD_STATE_DIR"] = f"{directory}/state"
+        for name in ("AGENTD_SOCKET", "AGENTD_CONFIG", "AGENTD_AGENT"):
+            os.environ.pop(name, None)
+        log = Path(directory, "log")
+        with log.open("wb") as stderr:
+            daemon = subprocess.Popen([sys.executable, "-P", "-m", "agentd.daemon"], stderr=stderr)
+        try:
+            give_up = time.monotonic() + _START_S
+            while not Path(directory, "run", "agentd.sock").exists():
+                if daemon.poll() is not None or time.monotonic() > give_up:
+                    sys.stderr.write(log.read_text())
+                    return 1
+                time.sleep(0.01)
+            _say(f"agentd runs as pid {daemon.pid} in {directory}")
+            asyncio.run(talk())
+        finally:
+            daemon.terminate()
+            status = daemon.wait()
+        _say(f"agentd stopped with status {status}; {directory} is removed")
+        return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
