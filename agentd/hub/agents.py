@@ -121,9 +121,9 @@ class Agents:
     def get_or_create(self, name: str, now: float) -> Agent:
         """The agent of that name, known from now on."""
         agent = self.by_name.get(name)
-        if agent is not None:
+        if agent is not None and not agent.unnamed:
             return agent
-        check_name(name)
+        check_name(name)  # also refuses the name of an agent that has none of its own
         if self.named >= self._limits.max_names:
             raise LimitReached(
                 f"{self.named} names are known, the most there may be",
