@@ -18,6 +18,7 @@ from typing import Final
 import chunks
 import own
 import report
+import table
 from sampler import Sampler, median
 
 NAME: Final = "agentd/asyncio"
@@ -27,16 +28,14 @@ CROWDS: Final = {FEW: 10, MANY: 1000}
 BOUND: Final = 1.3
 _ENDS: Final = 2
 
-By = dict[tuple[str, str], list[float]]  # crowd and regime, a value a run
-
 
 def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
     """All runs."""
     result = report.begin("many_agents", chosen)
     contest = chunks.Contest(result, chosen, home, [NAME])
-    cpu_us: By = {}
-    pipelined_us: By = {}
-    trips_us: By = {}
+    cpu_us = table.Table()
+    pipelined_us = table.Table()
+    trips_us = table.Table()
     verified = dict.fromkeys(CROWDS, 0)
     for run in range(chosen.runs) if contest.names else ():
         with ExitStack() as undo:
@@ -57,15 +56,16 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
                     first.callback(pair.close)
                     flows[crowd] = chunks.Flow(pair, chosen.count, fixed=chosen.smoke)
                 before = {crowd: own.counters(daemon) for crowd, daemon in daemons.items()}
-                for key, rates in contest.play(flows).items():
-                    pipelined_us.setdefault(key, []).append(1e6 / median(rates))
+                rates = contest.play(flows)
+                pipelined_us.add(run, SIZE_BYTES, {key: 1e6 / median(results) for key, results in rates.items()})
                 for crowd, daemon in daemons.items():
                     after = own.counters(daemon)
                     sent = flows[crowd].verified
                     if after.acked - before[crowd].acked != sent:
                         raise RuntimeError(f"{sent} were sent, {after.acked - before[crowd].acked} acked")
                     verified[crowd] += sent
-                    cpu_us.setdefault((crowd, ""), []).append((after.cpu_s - before[crowd].cpu_s) * 1e6 / sent)
+                    spent_us = (after.cpu_s - before[crowd].cpu_s) * 1e6 / sent
+                    cpu_us.add(run, SIZE_BYTES, {(crowd, ""): spent_us})
             with ExitStack() as second:
                 trips: dict[str, chunks.RoundTrips] = {}
                 for crowd, daemon in daemons.items():
@@ -75,29 +75,18 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
                 for key, kept in contest.play(trips).items():
                     sampler = Sampler(chain.from_iterable(kept))
                     verified[key[0]] += len(sampler)
-                    trips_us.setdefault(key, []).append(sampler.summary().p50_us)
+                    trips_us.add(run, SIZE_BYTES, {key: sampler.summary().p50_us})
     contest.close()
     _conclude(result, {"processor time": cpu_us, "pipelined": pipelined_us, "round trip p50": trips_us}, verified)
     return result
 
 
-def _conclude(result: report.Report, measured: dict[str, By], verified: dict[str, int]) -> None:
-    for what, by in measured.items():
-        for (crowd, regime), by_run in sorted(by.items()):
-            result.figure(
-                f"a message, {what}",
-                crowd,
-                "µs",
-                by_run,
-                size_bytes=SIZE_BYTES,
-                regime=regime,
-                verified=verified[crowd],
-            )
-        ratios = [
-            median(by_run) / median(few)
-            for (crowd, regime), by_run in by.items()
-            if crowd == MANY and (few := by.get((FEW, regime))) and median(few) > 0
-        ]
+def _conclude(result: report.Report, measured: dict[str, table.Table], verified: dict[str, int]) -> None:
+    for what, values in measured.items():
+        for (_, regime, crowd), by_run in values.rows():
+            more = {"size_bytes": SIZE_BYTES, "regime": regime, "verified": verified[crowd]}
+            result.figure(f"a message, {what}", crowd, "µs", by_run, **more)
+        ratios = values.ratios(SIZE_BYTES, MANY, FEW)
         result.at_most(f"a message, {what}: {MANY} of {FEW}", BOUND, ratios, "×", chunks.why_missing(result, NAME))
 
 

@@ -23,6 +23,7 @@ from typing import Final
 import chunks
 import own
 import report
+import table
 from sampler import median
 
 CONTENDERS = [
@@ -44,14 +45,12 @@ TARGETS = [
 DAEMON_US: Final = 6.0
 _NO_RECEIVER = "nats/jetstream"
 
-Key = tuple[int, str, str]  # size, regime, contender
-
 
 def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
     """All sizes, all runs."""
     result = report.begin("one_to_one", chosen)
     contest = chunks.Contest(result, chosen, home, CONTENDERS)
-    rates: dict[Key, list[float]] = {}
+    rates = table.Table()
     verified: dict[tuple[int, str], int] = {}
     daemon_us: dict[int, list[float]] = {size_bytes: [] for size_bytes in SIZES_BYTES}
     for run in range(chosen.runs):
@@ -62,8 +61,8 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
                     for name, pair in pairs.items()
                 }
                 with _accounting(servers, flows) as spent_us:
-                    for (name, regime), kept in contest.play(flows).items():
-                        rates.setdefault((size_bytes, regime, name), []).append(median(kept))
+                    kept = contest.play(flows)
+                rates.add(run, size_bytes, {key: median(results) for key, results in kept.items()})
                 daemon_us[size_bytes] += spent_us
                 for name, flow in flows.items():
                     verified[size_bytes, name] = verified.get((size_bytes, name), 0) + flow.verified
@@ -92,11 +91,11 @@ def _accounting(servers: chunks.Servers, flows: Mapping[str, chunks.Flow]) -> It
 
 def _conclude(
     result: report.Report,
-    rates: dict[Key, list[float]],
+    rates: table.Table,
     verified: dict[tuple[int, str], int],
     daemon_us: dict[int, list[float]],
 ) -> None:
-    for (size_bytes, regime, name), by_run in sorted(rates.items()):
+    for (size_bytes, regime, name), by_run in rates.rows():
         what = "acknowledged, no receiver" if name == _NO_RECEIVER else "delivered"
         what = "delivered and acked" if name.startswith("agentd/") else what
         count = verified[size_bytes, name]
@@ -106,11 +105,7 @@ def _conclude(
             result.figure("daemon's processor time a message", "agentd", "µs", by_run, size_bytes=size_bytes)
     for ours, theirs, bound in TARGETS:
         for size_bytes in SIZES_BYTES:
-            ratios = [
-                median(by_run) / median(rivals)
-                for (size, regime, name), by_run in rates.items()
-                if size == size_bytes and name == ours and (rivals := rates.get((size, regime, theirs)))
-            ]
+            ratios = rates.ratios(size_bytes, ours, theirs)
             what = f"rate, {size_bytes} B: {ours} acked, of {theirs}"
             result.at_least(what, bound, ratios, "×", chunks.why_missing(result, ours, theirs))
     for size_bytes, by_run in daemon_us.items():

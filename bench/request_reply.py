@@ -19,7 +19,8 @@ from pathlib import Path
 
 import chunks
 import report
-from sampler import Sampler, median
+import table
+from sampler import Sampler
 
 CONTENDERS = [
     "agentd/asyncio",
@@ -39,48 +40,32 @@ TARGETS = [
     ("agentd/blocking", "nats/asyncio", 0.35),
 ]
 
-Key = tuple[int, str, str]  # size, regime, contender
-
 
 def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
     """All sizes, all runs."""
     result = report.begin("request_reply", chosen)
     contest = chunks.Contest(result, chosen, home, CONTENDERS)
-    samples: dict[Key, list[Sampler]] = {}
+    p50_us = table.Table()
+    samples: dict[table.Row, Sampler] = {}
     for run in range(chosen.runs):
         for size_bytes in SIZES_BYTES:
             with contest.stage(f"{run}-{size_bytes}", ("ask", "answer"), size_bytes) as (_, pairs):
-                turns = {name: chunks.RoundTrips(pair) for name, pair in pairs.items()}
-                for (name, regime), kept in contest.play(turns).items():
-                    sampler = Sampler(chain.from_iterable(kept))
-                    samples.setdefault((size_bytes, regime, name), []).append(sampler)
+                kept = contest.play({name: chunks.RoundTrips(pair) for name, pair in pairs.items()})
+            by_contender = {key: Sampler(chain.from_iterable(results)) for key, results in kept.items()}
+            p50_us.add(run, size_bytes, {key: sampler.summary().p50_us for key, sampler in by_contender.items()})
+            for (name, regime), sampler in by_contender.items():
+                samples.setdefault((size_bytes, regime, name), Sampler()).extend(sampler.listed())
     contest.close()
-    _conclude(result, samples)
-    return result
-
-
-def _conclude(result: report.Report, samples: dict[Key, list[Sampler]]) -> None:
-    for (size_bytes, regime, name), by_run in sorted(samples.items()):
-        everything = Sampler(chain.from_iterable(sampler.listed() for sampler in by_run))
-        result.figure(
-            "round trip p50",
-            name,
-            "µs",
-            [sampler.summary().p50_us for sampler in by_run],
-            size_bytes=size_bytes,
-            regime=regime,
-            verified=len(everything),
-            summary=everything.summary(),
-        )
+    for (size_bytes, regime, name), by_run in p50_us.rows():
+        summary = samples[size_bytes, regime, name].summary()
+        more = {"size_bytes": size_bytes, "regime": regime, "verified": summary.count, "summary": summary}
+        result.figure("round trip p50", name, "µs", by_run, **more)
     for ours, theirs, bound in TARGETS:
         for size_bytes in SIZES_BYTES:
-            ratios = [
-                median([s.summary().p50_us for s in by_run]) / median([s.summary().p50_us for s in rivals])
-                for (size, regime, name), by_run in samples.items()
-                if size == size_bytes and name == ours and (rivals := samples.get((size, regime, theirs)))
-            ]
+            ratios = p50_us.ratios(size_bytes, ours, theirs)
             reason = chunks.why_missing(result, ours, theirs)
             result.at_most(f"round trip, {size_bytes} B: {ours} of {theirs}", bound, ratios, "×", reason)
+    return result
 
 
 if __name__ == "__main__":

@@ -162,6 +162,16 @@ def test_a_verdict_needs_every_run(bench: Path, measured: list[float], verdict: 
     assert report.verdicts[0].reason == ("why not" if verdict == "not run" else "")
 
 
+def test_a_ratio_stays_within_run_and_regime(bench: Path) -> None:
+    table = import_module("table").Table()
+    table.add(0, 64, {("ours", "near"): 1.0, ("theirs", "near"): 2.0, ("ours", "far"): 9.0})
+    table.add(1, 64, {("ours", "near"): 3.0, ("theirs", "far"): 9.0})
+    table.add(2, 64, {("ours", "near"): 1.0, ("theirs", "near"): 4.0})
+    assert table.ratios(64, "ours", "theirs") == [0.5, 0.25]
+    assert table.ratios(1024, "ours", "theirs") == []
+    assert ((64, "near", "ours"), [1.0, 3.0, 1.0]) in list(table.rows())
+
+
 @pytest.mark.parametrize("sequences", [[0, 2], [0, 0], [1]])
 def test_the_receiving_end_insists_on_order(bench: Path, sequences: list[int]) -> None:
     ends = import_module("ends")
