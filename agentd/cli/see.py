@@ -1,0 +1,186 @@
+"""The panel See: the daemon, its counters, its lanes, and what could not be delivered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from agentd.cli import show
+from agentd.cli.call import Call, Verbs, argument, option, verb
+
+if TYPE_CHECKING:
+    from agentd.wire.messages import LaneView, StatusView
+
+
+@verb("agentctl status\nagentctl status --json")
+def status(call: Call) -> int:
+    """Show how the daemon is and what is in trouble."""
+    with call.connect() as me:
+        view = me.status()
+    if call.as_json:
+        show.emit_view(view)
+    else:
+        show.say(*_trouble(view), *show.pairs(_status(view)))
+    return 0
+
+
+def _trouble(view: StatusView) -> list[str]:
+    lines = []
+    if view.draining:
+        lines.append("agentd is stopping: it takes no new work.")
+    if view.dead:
+        lines.append(f"{show.count(view.dead, 'dead letter')}: `agentctl dead` shows why.")
+    return [show.paint(line, "red") for line in lines]
+
+
+def _status(view: StatusView) -> list[tuple[str, str]]:
+    closed = [lane for lane in view.lanes if not lane.open]
+    lanes = ", ".join(str(lane.lane) for lane in view.lanes if lane.open) or "none"
+    return [
+        ("agentd", f"{view.daemon}, pid {view.pid}, up {show.span(view.up_s)}"),
+        ("socket", view.socket),
+        ("agents", f"{view.live} live of {view.agents} known, {show.count(view.sessions, 'connection')}"),
+        ("mail", f"{view.waiting} waiting, {view.held} held, {view.dead} dead"),
+        ("kept", view.persistence),
+        ("lanes", lanes + (f"; {len(closed)} closed, `agentctl lanes` tells why" if closed else "")),
+    ]
+
+
+@verb("agentctl stats\nagentctl stats --json")
+def stats(call: Call) -> int:
+    """Show what was counted since the daemon started."""
+    with call.connect() as me:
+        view = me.stats()
+    if call.as_json:
+        show.emit_view(view)
+        return 0
+    trouble = ("dead", "expired", "refused", "missed")
+    names = [*trouble, *(name for name in view.__struct_fields__ if name not in ("cid", *trouble))]
+    show.say(*show.pairs([(_spoken(name), _value(name, getattr(view, name))) for name in names]))
+    return 0
+
+
+def _spoken(name: str) -> str:
+    return {"up_s": "up", "rss_bytes": "memory", "cpu_s": "processor time", "fds": "open files"}.get(
+        name, name.replace("_", " ")
+    )
+
+
+def _value(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return show.size(int(value))
+    if name.endswith("_s"):
+        return show.span(value)
+    return show.paint(str(value), "red") if name == "dead" and value else str(value)
+
+
+@verb("agentctl lanes\nagentctl lanes --json")
+def lanes(call: Call) -> int:
+    """Show which lanes are open, and why the others are not."""
+    with call.connect() as me:
+        found: list[LaneView] = me.status().lanes
+    if call.as_json:
+        from agentd.wire.ndjson import to_object
+
+        show.emit({"lanes": [to_object(lane) for lane in found]})
+        return 0
+    rows = [[str(lane.lane), "open" if lane.open else "closed", show.cell(lane.reason)] for lane in found]
+    show.say(*show.table(["lane", "state", "why"], sorted(rows, key=lambda row: row[1] == "open")))
+    return 0
+
+
+@verb("agentctl dead list\nagentctl dead list builder", name="list")
+@argument("name", required=False)
+@option("--limit", type=click.IntRange(1, 1000), default=100, metavar="N", help="Show so many; 100 by default.")
+def dead_list(call: Call, name: str | None, limit: int) -> int:
+    """List dead letters, of NAME or of all, newest first."""
+    with call.connect() as me:
+        view = me.dead(name, limit=limit)
+    if call.as_json:
+        show.emit_view(view)
+        return 0
+    if not view.letters:
+        show.say("No dead letters.")
+        return 0
+    from agentd.wire.names import id_text
+
+    rows = []
+    for one in view.letters:
+        died = show.clock(one.died_at)
+        rows.append([id_text(one.id), one.to, one.sender, died, str(one.attempts), show.cell(one.reason)])
+    show.say(*show.table(["id", "to", "from", "died", "attempts", "reason"], rows))
+    if view.total > len(rows):
+        show.say(f"… and {view.total - len(rows)} more: --limit N")
+    return 0
+
+
+@verb("agentctl dead show k7qa", name="show")
+@argument("id", metavar="ID")
+def dead_show(call: Call, id: str) -> int:
+    """Show one dead letter and why it died."""
+    from agentd.wire.errors import NoSuchMessage
+    from agentd.wire.names import id_text
+
+    with call.connect() as me:
+        whole = me.find(id)
+        letter = next((one for one in me.dead(limit=1000).letters if id_text(one.id) == whole), None)
+    if letter is None:
+        raise NoSuchMessage(f"{whole} is no dead letter", f"`agentctl trace {whole}` tells what became of it.")
+    if call.as_json:
+        show.emit_view(letter)
+        return 0
+    rows = [
+        ("reason", show.paint(show.cell(letter.reason), "red")),
+        ("id", id_text(letter.id)),
+        ("to", letter.to),
+        ("from", letter.sender),
+        ("attempts", str(letter.attempts)),
+        ("sent", show.clock(letter.sent_at)),
+        ("died", show.clock(letter.died_at)),
+        ("body", f"{letter.content}, {show.size(letter.size_bytes)}: {show.cell(letter.preview)}"),
+    ]
+    show.say(*show.pairs(rows))
+    return 0
+
+
+@verb("agentctl dead requeue k7qa\nagentctl dead requeue --all", name="requeue")
+@argument("ids", metavar="[ID...]", nargs=-1)
+@option("--all", "everything", is_flag=True, help="All dead letters.")
+def dead_requeue(call: Call, ids: tuple[str, ...], everything: bool) -> int:
+    """Put dead letters back into their inboxes, their attempts counted anew."""
+    from agentd.wire.names import id_text
+
+    if bool(ids) == everything:
+        raise click.UsageError("Give the ids of dead letters, or --all.")
+    with call.connect() as me:
+        whole = [id_text(one.id) for one in me.dead(limit=1000).letters] if everything else [me.find(id) for id in ids]
+        done = me.requeue(whole) if whole else 0
+    return _tell(call, "requeued", done, whole)
+
+
+@verb("agentctl dead drop k7qa", name="drop")
+@argument("ids", metavar="ID...", nargs=-1, required=True)
+def dead_drop(call: Call, ids: tuple[str, ...]) -> int:
+    """Give dead letters up for good."""
+    with call.connect() as me:
+        whole = [me.find(id) for id in ids]
+        done = me.drop(whole)
+    return _tell(call, "dropped", done, whole)
+
+
+def _tell(call: Call, what: str, done: int, ids: list[str]) -> int:
+    if call.as_json:
+        show.emit({what: done, "ids": ids})
+    else:
+        show.say(f"{what}  {show.count(done, 'dead letter')}")
+    return 0
+
+
+dead = Verbs(
+    "dead",
+    help="See the messages that ended dead, put them back or give them up.",
+    example="agentctl dead\nagentctl dead show k7qa\nagentctl dead requeue --all",
+    default="list",
+    commands={"list": dead_list, "show": dead_show, "requeue": dead_requeue, "drop": dead_drop},
+)
