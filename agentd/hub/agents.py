@@ -118,13 +118,13 @@ class Agents:
             f"{did_you_mean}`agentctl agents` lists them; --allow-absent keeps mail for a new one.",
         )
 
-    def get_or_create(self, name: str, now: float) -> Agent:
-        """The agent of that name, known from now on."""
+    def get_or_create(self, name: str, now: float, *, limited: bool = True) -> Agent:
+        """The agent of that name, known from now on. What was kept is not `limited`: a lower limit loses no mail."""
         agent = self.by_name.get(name)
         if agent is not None and not agent.unnamed:
             return agent
         check_name(name)  # also refuses the name of an agent that has none of its own
-        if self.named >= self._limits.max_names:
+        if limited and self.named >= self._limits.max_names:
             raise LimitReached(
                 f"{self.named} names are known, the most there may be",
                 "`agentctl agents forget NAME` makes room; agents.max_names sets the limit.",

@@ -8,7 +8,9 @@ from msgspec import Struct
 
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, Entry
+from agentd.wire.errors import BadRequest
 from agentd.wire.messages import Message, Transition
+from agentd.wire.names import check_name
 
 FORMAT: Final = 1
 
@@ -60,12 +62,20 @@ def collect(hub: Hub, now: float) -> Kept:
     )
 
 
+def check(kept: Kept) -> None:
+    """BadRequest for what no daemon can have kept: the hub is to be filled whole or not at all."""
+    if kept.format != FORMAT:
+        raise BadRequest(f"format {kept.format}, not {FORMAT}")
+    for name in {*(name.name for name in kept.names), *(item.to for item in (*kept.mail, *kept.dead))}:
+        check_name(name)
+
+
 def restore(hub: Hub, kept: Kept, now: float) -> None:
     """Into a fresh hub. Mail that expired meanwhile ends as expired."""
     offset = hub.receipts.wall_offset
     hub.receipts.next_id = max(hub.receipts.next_id, kept.next_id)
     for name in kept.names:
-        agent = hub.agents.get_or_create(name.name, now)
+        agent = hub.agents.get_or_create(name.name, now, limited=False)
         agent.seen = min(now, name.seen_at - offset)
         hub.agents.watch_idle(agent, agent.seen)
     for item in sorted(kept.mail, key=lambda item: item.message.id):
@@ -87,7 +97,7 @@ def _entry(hub: Hub, item: KeptMessage, now: float) -> Entry:
     message = item.message
     size = len(message.body)
     trail = [(t.state, t.at - offset, t.who, t.note) for t in item.transitions]
-    agent = hub.agents.get_or_create(item.to, now)
+    agent = hub.agents.get_or_create(item.to, now, limited=False)
     state = trail[-1][0] if trail else ACCEPTED
     entry = Entry(message, agent, size + OVERHEAD_BYTES, state, trail)
     if message.details is not None:

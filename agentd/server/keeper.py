@@ -15,6 +15,7 @@ import msgspec
 from agentd.hub import kept
 from agentd.hub.hub import Hub
 from agentd.hub.kept import Kept
+from agentd.wire.errors import BadRequest
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,11 @@ class Keeper:
             return
         try:
             found = msgspec.msgpack.decode(data, type=Kept)
-            if found.format != kept.FORMAT:
-                raise msgspec.ValidationError(f"format {found.format}, not {kept.FORMAT}")
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            kept.check(found)
+        except (msgspec.MsgspecError, UnicodeDecodeError, BadRequest) as error:
             aside = self._path.with_suffix(".broken")
             self._path.rename(aside)
-            log.error("%s can't be read (%s): set aside as %s", self._path, error, aside)
+            log.error("%s can't be read (%s): set aside as %s", self._path, str(error).partition("\n")[0], aside)
             return
         kept.restore(hub, found, now)
         self._path.unlink()
