@@ -47,6 +47,13 @@ class _Connection:
         except ConnectionResetError:  # the daemon had not read all we sent when it closed
             return b""
 
+    def rest_bytes(self) -> bytes:
+        """Everything up to the end of the connection, as it came."""
+        found = b""
+        while data := self.receive():
+            found += data
+        return found
+
     def close(self) -> None:
         self.sock.close()
 
