@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import Agentctl
 from daemons import Daemon
+from raw import Opener
 
 
 @pytest.fixture
@@ -30,3 +31,13 @@ def agentctl(daemon: Daemon) -> Iterator[Agentctl]:
         yield run
     finally:
         run.close()
+
+
+@pytest.fixture
+def raw(daemon: Daemon) -> Iterator[Opener]:
+    """Opens connections to that daemon without any client."""
+    opener = Opener(daemon.socket)
+    try:
+        yield opener
+    finally:
+        opener.close()

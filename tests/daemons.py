@@ -37,6 +37,8 @@ class Daemon:
         self.log = directory / "agentd.log"
         self.config_path = directory / "config.toml"
         self.process: subprocess.Popen[bytes] | None = None
+        #: What starts it; a test may wrap it, to set limits for instance.
+        self.command = [sys.executable, "-P", "-m", "agentd.daemon"]
         #: The environment of whoever talks to this daemon.
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("AGENTD_")} | {
             "AGENTD_RUNTIME_DIR": str(self.runtime_dir),
@@ -61,7 +63,7 @@ class Daemon:
         self.config_path.touch()  # a named file must be there
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agentd.daemon"],
+                self.command,
                 env=self.env,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
