@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from agentd.cli.show import is_terminal
+from agentd.cli.show import is_terminal, say
 
 if TYPE_CHECKING:
     from agentd_client.blocking import Client
@@ -47,6 +48,19 @@ DURATION: Final = Duration()
 #: A parameter as it was declared; made only for the verb that is called, which saves a tenth of `send`'s time.
 _Declared = tuple[type[click.Parameter], tuple[str, ...], dict[str, Any]]
 
+
+def _show_help(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        say(ctx.get_help())
+        ctx.exit()
+
+
+#: click's own help option would look for a translation of its one sentence on disk, at each call.
+_HELP: Final[_Declared] = (
+    click.Option,
+    ("-h", "--help"),
+    {"is_flag": True, "is_eager": True, "expose_value": False, "callback": _show_help, "help": "Show this and end."},
+)
 _COMMON: Final[list[_Declared]] = [
     (
         click.Option,
@@ -60,6 +74,7 @@ _COMMON: Final[list[_Declared]] = [
         {"type": DURATION, "metavar": "TIME", "help": "Give up after TIME; 30s unless given."},
     ),
     (click.Option, ("--socket",), {"metavar": "PATH", "help": "The daemon's socket, instead of the usual one."}),
+    _HELP,
 ]
 _COMMON_NAMES: Final = ("as_json", "as_name", "timeout", "socket")
 
@@ -103,6 +118,7 @@ class Call:
         """A connection to the daemon under the caller's name. `take` is for verbs that receive."""
         from agentd_client.blocking import connect
 
+        gc.enable()  # all is imported; what runs from here may run for long
         if self.socket is not None:
             os.environ["AGENTD_SOCKET"] = self.socket
         return connect(self.name, take=take, share=share, replace=replace, timeout=self.patience_s)
@@ -150,7 +166,7 @@ class Verb(click.Command):
     """A command with the common options and an example. Its function gets a Call first and may return an exit code."""
 
     def __init__(self, name: str, function: Callable[..., int | None], *, example: str) -> None:
-        super().__init__(name, callback=function, help=cleandoc(function.__doc__ or ""))
+        super().__init__(name, callback=function, help=cleandoc(function.__doc__ or ""), add_help_option=False)
         self.example = example
         self._declared = _declared.pop(function, [])
 
@@ -175,7 +191,7 @@ class Verbs(click.Group):
     """Verbs of one noun; without a verb, the one called `default`."""
 
     def __init__(self, name: str, *, example: str, default: str, **attrs: Any) -> None:
-        super().__init__(name, invoke_without_command=True, params=_make(_COMMON), **attrs)
+        super().__init__(name, invoke_without_command=True, add_help_option=False, params=_make(_COMMON), **attrs)
         self.example = example
         self.default = default
 

@@ -6,6 +6,7 @@ the process ends without tidying up memory that the kernel takes back anyway.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any, Final, NoReturn
@@ -84,7 +85,6 @@ class Root(Verbs):
 root = Root(
     "agentctl",
     help="Talk to the other agents on this machine, and see what became of it. Alone: the daemon's status.",
-    context_settings={"help_option_names": ["-h", "--help"]},
     default="status",
     example="agentctl send builder 'compile it' --wait acked",
 )
@@ -155,6 +155,7 @@ def _refuse(
 
 def main() -> NoReturn:
     """The console script."""
+    gc.disable()  # while importing there is no garbage to find, only time to lose
     status = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:
