@@ -14,6 +14,7 @@ from agentd.hub.topics import Topics
 from agentd.wire.bodies import Content
 from agentd.wire.errors import (
     Absent,
+    AgentdError,
     BadRequest,
     LimitReached,
     NoResponder,
@@ -107,11 +108,17 @@ class Router:
         details = self._details(options, now)
         if options.key is not None and self._repeated(session, verb, options, options.key, now):
             return
-        if agent is None:
-            agent = self._agents.get_or_create(verb.to, now)
+        known = agent is not None
+        agent = agent or self._agents.get_or_create(verb.to, now)
+        try:
+            entry = self._entry(session, agent, verb.content, verb.body, details, now)
+            self._inboxes.check_room(agent, entry.size_bytes)
+        except AgentdError:
+            if not known:
+                self._agents.forget(verb.to)
+            raise
+        if not known:
             self._agents.watch_idle(agent, now)
-        entry = self._entry(session, agent, verb.content, verb.body, details, now)
-        self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
         if options.key is not None:
             self._remember(session.agent, options.key, entry, now)
