@@ -93,6 +93,7 @@ class Conversation(Generic[R, P]):
         self._reader: FrameReader[Any] = FrameReader(DaemonMessage, _MAX_READ_BYTES)
         self._joined = False  # once, on whichever connection
         self._taken_over: AgentdError | None = None
+        self._ending = False  # the daemon has said goodbye, or the connection is gone
         self._reason = ""
 
     # The connection.
@@ -100,22 +101,26 @@ class Conversation(Generic[R, P]):
     def connected(self) -> None:
         """A socket is open: greet, join, and renew the subscriptions of the last connection."""
         self._reason = ""
+        self._ending = False
         join = self._join
-        take = join.take and self._taken_over is None
+        take = self.taking
         self.joining = self.open(Call(self.next_cid()))
         join = Join(self.joining.cid, join.name, take, take and join.share, take and join.replace)
         self.out.greet([Hello(VERSION, CLIENT), join, *self.feeds.renew()])
 
+    @property
+    def taking(self) -> bool:
+        """Whether this agent's mail comes here."""
+        return self._join.take and self._taken_over is None
+
     def take(self) -> bytes:
         """What to write next; empty when there is nothing, or no connection."""
-        taking = self._join.take and self._taken_over is None
-        return self.out.take(self.mail if taking else None)
+        return self.out.take(self.mail if self.taking else None)
 
     def lost(self, reason: str = "") -> None:
         """The connection is gone. What was said on it and not answered is unknown from now on."""
         self._reason = self._reason or reason or "the daemon closed the connection"
-        if self.back.settled and self.closed is None:
-            self.back = Call(0)
+        self._end_connection()
         self.out.lost()
         if self.closed is not None:
             self.out.close(self.closed)
@@ -123,6 +128,11 @@ class Conversation(Generic[R, P]):
         self.feeds.lost()
         self.mail.lost()
         self._settle_all(self.closed or self.unreachable("whether it was done is unknown"))
+
+    def _end_connection(self) -> None:
+        self._ending = True
+        if self.back.settled and self.closed is None:
+            self.back = Call(0)
 
     def unreachable(self, outcome: str = "") -> Unreachable:
         """Why nothing can be said right now."""
@@ -159,7 +169,8 @@ class Conversation(Generic[R, P]):
     @property
     def ready(self) -> bool:
         """Whether what is said now goes to a daemon that knows us, or is about to."""
-        return self.out.connected and (not self._joined or (self.joining.settled and self.joining.error is None))
+        joined = not self._joined or (self.joining.settled and self.joining.error is None)
+        return joined and self.out.connected and not self._ending
 
     def say_grant(self) -> None:
         """Ask for mail at once, before a withdrawal of the same turn cancels it out."""
@@ -321,6 +332,7 @@ class Conversation(Generic[R, P]):
                 self._welcome(message)
             elif kind is Bye:
                 self._reason = message.reason
+                self._end_connection()
             else:
                 self._done(message)
 

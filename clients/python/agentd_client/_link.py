@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 #: An ack that nobody waits for travels with the next write, or alone after so long.
 _LAZY_S: Final = 0.02
+#: Kept for reading: a fresh buffer for each read would be mapped and unmapped by the allocator each time.
+_READ_BYTES: Final = 64 * 1024
 #: How long the socket may take to close in an orderly way.
 _CLOSE_S: Final = 1.0
 
@@ -55,7 +57,7 @@ async def drive(steps: Steps[T]) -> T:
         steps.close()
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """One client's socket. What is said in one turn of the loop is one write; nothing is written while the daemon
     does not read."""
 
@@ -70,6 +72,7 @@ class Link(asyncio.Protocol):
         self._gone: asyncio.Future[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._lazy: asyncio.TimerHandle | None = None
+        self._buffer = bytearray(_READ_BYTES)
 
     # Both are called by the conversation.
 
@@ -157,10 +160,14 @@ class Link(asyncio.Protocol):
         self._gone = self._loop.create_future()
         self._conversation.connected()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where to read to."""
+        return self._buffer
+
+    def buffer_updated(self, count: int) -> None:
         """What the daemon says."""
         try:
-            self._conversation.feed(data)
+            self._conversation.feed(bytes(memoryview(self._buffer)[:count]))
         except AgentdError as error:
             self._conversation.lost(f"it does not speak the protocol: {error.message}")
             if self._transport is not None:

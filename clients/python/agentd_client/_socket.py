@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_READ_BYTES: Final = 256 * 1024
+#: Kept for reading: a fresh buffer for each read would be mapped and unmapped by the allocator each time.
+_READ_BYTES: Final = 64 * 1024
 
 
 class Plug:
@@ -34,6 +35,7 @@ class Plug:
         self._pauses: Iterator[float] | None = None
         self._next_try = 0.0
         self._thread = 0
+        self._buffer = memoryview(bytearray(_READ_BYTES))
 
     def open(self, conversation: Conversation[Any, Any]) -> None:
         """Connect for the first time; Unreachable at once where no daemon is."""
@@ -79,6 +81,7 @@ class Plug:
     def drive(self, steps: Steps[T]) -> T:
         """Go through a verb's steps, reading and writing while there is something to wait for."""
         self.check_thread()
+        self._look()
         try:
             while True:
                 call, until = next(steps)
@@ -90,6 +93,14 @@ class Plug:
         finally:
             steps.close()
 
+    def _look(self) -> None:
+        """Between two calls the daemon may have gone: better to know before something is said to nobody."""
+        if self._socket is not None and self._readable.poll(0):
+            try:
+                self._read_ready()
+            except OSError as error:
+                self._lost(str(error))
+
     def _turn(self, until: float | None) -> None:
         """One step of waiting: write what is to be written, then wait for something to read."""
         if self._socket is None:
@@ -100,7 +111,7 @@ class Plug:
                 self._wait(self._both, until)
                 self._read_ready()
             elif until is None or self._wait(self._readable, until):
-                self._take_in(self._socket.recv(_READ_BYTES))
+                self._take_in(self._socket.recv_into(self._buffer))
         except OSError as error:
             self._lost(str(error))
 
@@ -125,29 +136,24 @@ class Plug:
         """Take in what has come already."""
         assert self._socket is not None
         try:
-            data = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        self._take_in(data)
+        self._take_in(count)
 
-    def _take_in(self, data: bytes) -> None:
-        if not data:
+    def _take_in(self, count: int) -> None:
+        if not count:
             self._lost("")
             return
         try:
-            self._conversation.feed(data)
+            self._conversation.feed(bytes(self._buffer[:count]))
         except AgentdError as error:
             self._lost(f"it does not speak the protocol: {error.message}")
 
     def flush(self) -> None:
-        """Write what the kernel takes without waiting, and take in the answers that are there."""
-        if self._socket is None:
-            return
-        try:
-            self._write()
-            self._read_ready()
-        except OSError as error:
-            self._lost(str(error))
+        """Take in the answers that are there, and write what the kernel takes; waits for nothing."""
+        self._look()
+        self.say()
 
     def say(self) -> None:
         """Write what the kernel takes without waiting; answers are for the next call."""

@@ -1,8 +1,8 @@
 """The blocking face: the same names without await, on one plain socket.
 
 A client belongs to the thread that entered it. It reads and writes only inside its calls: what is posted travels when
-64 KiB are together, with the next call that waits, on flush() and on leaving. A refused connect() is raised by the
-first call that waits, because joining travels with it: one verb costs one round trip.
+64 KiB are together, with the next call that waits, on flush() and on leaving. One that only sends joins together with
+its first call, so that one verb costs one round trip; that call raises what joining was refused with.
 """
 
 from __future__ import annotations
@@ -221,6 +221,12 @@ class Client:
 
     def __enter__(self) -> Client:
         self._plug.open(self.conversation)
+        if self.conversation.taking:
+            try:
+                self.drive(self.verbs.join())
+            except BaseException:
+                self._plug.close()
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
