@@ -11,6 +11,7 @@ up; those that must keep their place behind it wait for its last piece, the othe
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import Any, Final, Generic, TypeVar
 
@@ -38,6 +39,7 @@ _LENGTH_BYTES: Final = 4
 _ORDERED: Final = frozenset({Send, Request, Reply, Publish, Message})
 
 _encode = msgspec.msgpack.Encoder().encode
+_unpack_length = struct.Struct("<I").unpack_from
 
 M = TypeVar("M", ClientMessage, DaemonMessage)
 
@@ -86,21 +88,22 @@ class FrameReader(Generic[M]):
         out: list[M] = []
         self._need = _LENGTH_BYTES
         while end - start >= _LENGTH_BYTES:
-            length = int.from_bytes(view[start : start + _LENGTH_BYTES], "little")
+            (length,) = _unpack_length(data, start)
             if length > self._max_bytes:
                 raise TooLarge(
                     f"A frame of {length} bytes is over the limit of {self._max_bytes}",
                     "Send large bodies in chunks, within message.max_body_bytes.",
                 )
-            if end - start - _LENGTH_BYTES < length:
+            start += _LENGTH_BYTES
+            if end - start < length:
+                start -= _LENGTH_BYTES
                 self._need = _LENGTH_BYTES + length
                 break
-            start += _LENGTH_BYTES
             self._decode(view[start : start + length], out)
             start += length
             self.frames += 1
         if start < end:
-            self._pieces.append(bytes(view[start:]))
+            self._pieces.append(data[start:])
             self._have = end - start
         return out
 
@@ -185,9 +188,14 @@ class FrameWriter:
         """What to write next: everything small, and one piece of the first large message. Empty when there is none."""
         if self._bulk:
             self._take_bulk()
-        if self._batch:
-            self._seal()
         frames = self._frames
+        if self._batch:
+            if not frames:  # the common case: one small frame
+                taken = _frame(self._batch)
+                self._batch.clear()
+                self._batch_bytes = 0
+                return taken
+            self._seal()
         if len(frames) == 1:
             return frames.pop()
         taken = b"".join(frames)
@@ -233,6 +241,10 @@ class _Bulk:
 
 
 def _frame(encoded: list[bytes]) -> bytes:
-    messages = b"".join(encoded)
-    # 0xdd: msgpack array with a 32-bit big-endian count, 5 bytes in all.
-    return b"%b\xdd%b%b" % ((len(messages) + 5).to_bytes(4, "little"), len(encoded).to_bytes(4, "big"), messages)
+    count = len(encoded)
+    if count < 16:
+        header = bytes((0x90 | count,))  # msgpack array of few
+    else:
+        header = b"\xdd" + count.to_bytes(4, "big")  # of many
+    messages = encoded[0] if count == 1 else b"".join(encoded)
+    return (len(header) + len(messages)).to_bytes(4, "little") + header + messages
