@@ -7,9 +7,12 @@ The pidfd names the process itself, so a pid used again is never mistaken for it
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +31,17 @@ def peer_of(sock: socket.socket) -> Peer:
     """The process at the other end of a Unix socket."""
     pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return Peer(pid, uid)
+
+
+def last_words(sock: socket.socket) -> bytes:
+    """What a process that has ended wrote before, and nobody has read. A child of it may go on writing: that is not
+    waited for."""
+    fd = sock.fileno()
+    try:
+        waiting = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        return os.read(fd, waiting) if waiting else b""
+    except OSError:
+        return b""
 
 
 class Reaper:

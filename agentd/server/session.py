@@ -20,7 +20,7 @@ import msgspec
 from agentd.host.process import command_of
 from agentd.hub.session import Session
 from agentd.server.handlers import BEFORE_HELLO
-from agentd.server.reaper import Peer, peer_of
+from agentd.server.reaper import Peer, last_words, peer_of
 from agentd.wire import ndjson
 from agentd.wire.errors import AgentdError, BadRequest, Busy
 from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
@@ -73,7 +73,7 @@ class SocketSession(asyncio.Protocol, Session):
         self._late = self.server.loop.call_later(limits.hello_s, self._check_hello)
         if not self.server.admit(self):
             return
-        self._pidfd = self.server.reaper.watch(sock, peer.pid, lambda: self.close(f"pid {peer.pid} is gone"))
+        self._pidfd = self.server.reaper.watch(sock, peer.pid, self._process_gone)
         # Past the high-water mark the client is not reading: then it is not read either, so nothing piles up.
         transport.set_write_buffer_limits(high=limits.max_unread_bytes)
 
@@ -108,6 +108,13 @@ class SocketSession(asyncio.Protocol, Session):
             self.close(f"no end of a frame within {self.server.config.connections.frame_s:g} s")
         else:
             self._expect_frame(reader)
+
+    def _process_gone(self) -> None:
+        """It can have ended before a byte of it was read, as a shell's `nc` does: what it wrote counts all the same."""
+        data = last_words(self._transport.get_extra_info("socket"))
+        if data:
+            self.data_received(data)
+        self.close(f"pid {self.pid} is gone")
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket's end."""
