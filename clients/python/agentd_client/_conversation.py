@@ -8,7 +8,7 @@ that may wait for the next write. The verbs in steps are in _verbs.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from agentd.wire.bodies import encode_body
 from agentd.wire.errors import (
@@ -50,6 +50,11 @@ from agentd_client._outbox import Outbox
 from agentd_client._posts import MAX_UNANSWERED, MAX_UNANSWERED_BYTES, Posts
 from agentd_client.message import Received
 from agentd_client.receipt import Call, Posted, Submitted
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from agentd_client._options import PostOptions
 
 CLIENT: Final = "agentd_client 1"
 #: The daemon is believed: it says what its own limit is only after the reader was made.
@@ -173,8 +178,8 @@ class Conversation(Generic[R, P]):
         return joined and self.out.connected and not self._ending
 
     def say_grant(self) -> None:
-        """Ask for mail at once, before a withdrawal of the same turn cancels it out."""
-        if self.out.connected and (grant := self.mail.grant()) is not None:
+        """Ask for mail, or withdraw, at once: later in the same turn the opposite may be said."""
+        if self.out.connected and self.closed is None and self.taking and (grant := self.mail.grant()) is not None:
             self.out.say(grant)
 
     # Calls.
@@ -217,8 +222,8 @@ class Conversation(Generic[R, P]):
                 "Send a file's name instead of its bytes, or raise message.max_body_bytes.",
             )
 
-    def post(self, to: str, body: object, given: Any) -> P:
-        """One message, answered by a ticket."""
+    def post(self, to: str, body: object, **given: Unpack[PostOptions]) -> P:
+        """Send without waiting; the ticket has the receipt. Backpressure when too many are unanswered."""
         content, data = encode_body(body)
         posts = self.posts
         size_bytes = len(data)
@@ -255,7 +260,6 @@ class Conversation(Generic[R, P]):
         out.delivered[message.id] = None
         if window is not None:
             window.unsettled += 1
-            self.mail.places -= 1
         if not out.dirty:
             out.touch()
         return self._received(message, self._face, window)
@@ -264,15 +268,16 @@ class Conversation(Generic[R, P]):
         """Done with it. Travels with the next write; says `delivered` too where that was not said."""
         if received.settled:
             return
+        if self.closed is not None:
+            self.check()
         received.settled = True
-        self.check()
         out = self.out
         id = received.wire.id
         out.delivered.pop(id, None)
         out.acks.append(id)
         window = received.window
         if window is not None:
-            window.settled()
+            window.unsettled -= 1
         if not out.dirty:
             out.touch()
 
@@ -292,14 +297,15 @@ class Conversation(Generic[R, P]):
         else:
             self.out.delivered.pop(received.wire.id, None)
         if received.window is not None:
-            received.window.settled()
+            received.window.unsettled -= 1
         return True
 
     def unsettled(self, received: Received) -> None:
         """What should have settled it was refused: it is still ours."""
         received.settled = False
         if received.window is not None:
-            received.window.unsettled_again()
+            received.window.unsettled += 1
+            self.mail.shrunk()
 
     def give_back(self, ids: list[int]) -> None:
         """The application never saw these."""
@@ -310,12 +316,17 @@ class Conversation(Generic[R, P]):
 
     def feed(self, data: bytes) -> None:
         """What the daemon said. BadRequest or TooLarge when it is not the protocol: close the connection then."""
+        mail = self.mail
         for message in self._reader.feed(data):
             kind = type(message)
             if kind is Message:
                 details = message.details
                 if details is None or not details.subscription:
-                    self.mail.arrived(message)
+                    if mail.granted and not mail.waiters:  # as arrived() does, and without its cost
+                        mail.granted -= 1
+                        mail.buffer.append(message)
+                    else:
+                        mail.arrived(message)
                 else:
                     self.feeds.arrived(details.subscription, message)
             elif kind is Accepted:

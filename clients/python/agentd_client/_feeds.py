@@ -24,6 +24,7 @@ class Feed:
     __slots__ = (
         "_buffer",
         "_conversation",
+        "_interrupted",
         "_waiters",
         "delivered",
         "error",
@@ -43,6 +44,7 @@ class Feed:
         self.number = 0  # the daemon's, 0 while there is none
         self.error: AgentdError | None = None
         self.delivered: list[int] = []
+        self._interrupted = False
         self._buffer: deque[Message | LaggedEvent] = deque()
         self._waiters: deque[Call] = deque()
         checked(self.subscribe(0))
@@ -60,9 +62,14 @@ class Feed:
         """The connection is gone: what is published from now until we are subscribed again passes us by."""
         self.number = 0
         self.delivered.clear()
-        last = self._buffer[-1] if self._buffer else None
-        if type(last) is not LaggedEvent or last.missed != UNCOUNTED:
-            self.arrived(LaggedEvent(0, UNCOUNTED))
+        self._interrupted = True
+
+    def subscribed(self, number: int) -> None:
+        """The daemon has it. Only now is the gap over that an application is told of."""
+        self.number = number
+        if self._interrupted:
+            self._interrupted = False
+            self.arrived(LaggedEvent(number, UNCOUNTED))
 
     def failed(self, error: AgentdError) -> None:
         """There will be no more events, for this reason."""
@@ -148,7 +155,7 @@ class Feeds:
         """The daemon has one, under its own number."""
         feed = self._asked.pop(cid, None)
         if feed is not None:
-            feed.number = number
+            feed.subscribed(number)
             self._numbered[number] = feed
             if not feed.opened:  # ended meanwhile
                 self.end(feed)

@@ -1,6 +1,6 @@
 """Credit and what it brought: who wants how many messages, how many the daemon may still send, which have come.
 
-    places   what consumers could take now: one a waiting receive(), the free places of each inbox()
+    places   what consumers could take now: one a waiting receive(), and the free places of each inbox()
     granted  what the daemon may still send
     buffer   what has come and was handed to nobody
 
@@ -26,38 +26,43 @@ _MAX_CREDIT = 1 << 20
 class Mail:
     """The inbox's side of a conversation."""
 
-    __slots__ = ("_conversation", "buffer", "granted", "late", "places", "waiters")
+    __slots__ = ("_conversation", "buffer", "granted", "late", "receiving", "waiters", "windows")
 
     def __init__(self, conversation: Conversation[Any, Any]) -> None:
         self._conversation = conversation
         self.buffer: deque[Message] = deque()
-        self.places = 0
-        self.late = 0  # receive() calls whose time is over and whose credit is being taken back
+        self.windows: list[Window] = []  # the open ones
+        self.receiving = 0  # receive() calls that wait
+        self.late = 0  # those whose time is over and whose credit is being taken back
         self.granted = 0
         self.waiters: deque[Call] = deque()
+
+    def _places(self) -> int:
+        return self.receiving + sum(window.limit - window.unsettled for window in self.windows)
 
     def arrived(self, message: Message) -> None:
         """Keep it for whoever wants it, else give it back: nothing is lost, no attempt counted."""
         if self.granted:
             self.granted -= 1
-        if len(self.buffer) >= self.places + self.late:
+        elif len(self.buffer) >= self._places() + self.late:
             self._conversation.give_back([message.id])
             return
         self.buffer.append(message)
         if self.waiters:
             self.waiters.popleft().settle()
 
-    def release(self, places: int) -> None:
-        """So many consumers' places are gone: withdraw their credit, give back what came for them."""
-        self.places -= places
-        keep = self.places + self.late
-        if len(self.buffer) > keep:
-            self._conversation.give_back([self.buffer.pop().id for _ in range(len(self.buffer) - keep)][::-1])
-        self._conversation.out.touch()
+    def shrunk(self) -> None:
+        """A consumer's places are gone: withdraw their credit, give back what came for them."""
+        excess = len(self.buffer) - self._places() - self.late
+        if excess > 0:
+            self._conversation.give_back([self.buffer.pop().id for _ in range(excess)][::-1])
+        self._conversation.say_grant()
 
     def grant(self) -> Receive | None:
         """What makes the grant fit, if anything must be said."""
-        change = self.places - self.granted - len(self.buffer)
+        if self.buffer and self.waiters:  # a place became free for what is here
+            self.waiters.popleft().settle()
+        change = self._places() - self.granted - len(self.buffer)
         if change < -self.granted:
             change = -self.granted
         if not change:
@@ -92,44 +97,30 @@ class Mail:
 class Window:
     """What one inbox() may hold. Messages point here, not at the iterator, so that leaving the loop ends it."""
 
-    __slots__ = ("_conversation", "opened", "size", "unsettled")
+    __slots__ = ("_conversation", "_size", "limit", "unsettled")
 
     def __init__(self, conversation: Conversation[Any, Any], size: int) -> None:
         if not 1 <= size <= MAX_WINDOW:
             raise BadRequest(f"A window of {size} is not between 1 and {MAX_WINDOW}")
         self._conversation = conversation
-        self.size = size
-        self.unsettled = 0
-        self.opened = False
+        self._size = size
+        self.unsettled = 0  # handed over, and the application is not done with them
+        self.limit = 0  # `size` while open
 
     def open(self) -> None:
         """Begin to ask for mail."""
         self._conversation.check_taking()
-        if not self.opened:
-            self.opened = True
-            self._conversation.mail.places += self.size - self.unsettled
+        if not self.limit:
+            self.limit = self._size
+            self._conversation.mail.windows.append(self)
             self._conversation.out.touch()
 
     def close(self) -> None:
         """Ask for no more, and give back what the application never saw."""
-        if self.opened:
-            self.opened = False
-            self._conversation.mail.release(self.size - self.unsettled)
-
-    def settled(self) -> None:
-        """The application is done with one."""
-        self.unsettled -= 1
-        if self.opened:
-            mail = self._conversation.mail
-            mail.places += 1
-            if mail.buffer and mail.waiters:
-                mail.waiters.popleft().settle()
-
-    def unsettled_again(self) -> None:
-        """It is not done with that one after all."""
-        self.unsettled += 1
-        if self.opened:
-            self._conversation.mail.release(1)
+        if self.limit:
+            self.limit = 0
+            self._conversation.mail.windows.remove(self)
+            self._conversation.mail.shrunk()
 
     def wait(self) -> Steps[None]:
         """Until there may be something to take. A cancelled wait closes the window; the next one opens it again."""

@@ -216,7 +216,7 @@ class Verbs:
         mail = conversation.mail
         until = deadline(timeout)
         conversation.check_taking()
-        mail.places += 1
+        mail.receiving += 1
         conversation.say_grant()
         held = 1  # our place, until it is taken, withdrawn or left
         try:
@@ -229,17 +229,18 @@ class Verbs:
                 conversation.check_taking()
             if not mail.buffer:
                 return None
-            mail.places -= held
+            message = mail.buffer.popleft()
+            mail.receiving -= held
             held = 0
-            return mail.buffer.popleft()
+            return message
         finally:
-            if held or len(mail.buffer) > mail.places + mail.late:
-                mail.release(held)
+            mail.receiving -= held
+            mail.shrunk()
 
     def _withdraw(self) -> Steps[None]:
         """Take one place's credit back; a message that was on its way comes before the answer, and is ours."""
         mail = self._conversation.mail
-        mail.places -= 1
+        mail.receiving -= 1
         mail.late += 1
         mail.granted = max(0, mail.granted - 1)
         try:

@@ -73,10 +73,9 @@ class Message(Received, eq=False):
 
     def ack(self) -> None:
         """Done with it. Once is enough, twice does no harm. In a loop over inbox() it travels with the next read."""
-        if not self.settled:
-            self.client.conversation.ack(self)
-            if self.window is None:
-                self.client.say()
+        self.client.conversation.ack(self)
+        if self.window is None:
+            self.client.say()
 
     def nack(self, reason: str = "", after: float = 0.0) -> None:
         """Not now: it comes back, at the earliest after that many seconds, one attempt gone."""
@@ -134,7 +133,7 @@ class Inbox:
 
     def __next__(self) -> Message:
         window = self._window
-        while not (self._buffer and window.opened and window.unsettled < window.size):
+        while not (self._buffer and window.unsettled < window.limit):
             if self._conversation.left:
                 raise StopIteration
             self._client.drive(window.wait())
@@ -255,7 +254,7 @@ class Client:
 
     def post(self, to: str, body: object, **options: Unpack[PostOptions]) -> Ticket:
         """The same without waiting: the ticket for the receipt. Backpressure when too many are unanswered."""
-        return self.conversation.post(to, body, options)
+        return self.conversation.post(to, body, **options)
 
     def request(self, to: str, body: object, timeout: float = 30.0, **options: Unpack[SendOptions]) -> Message:
         """Ask, and get the reply. NoResponder at once where nobody would reply."""

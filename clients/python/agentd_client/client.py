@@ -57,8 +57,7 @@ class Message(Received, eq=False):
 
     async def ack(self) -> None:
         """Done with it. Once is enough, twice does no harm. It travels with what is written next."""
-        if not self.settled:
-            self.client.conversation.ack(self)
+        self.client.conversation.ack(self)
 
     async def nack(self, reason: str = "", after: float = 0.0) -> None:
         """Not now: it comes back, at the earliest after that many seconds, one attempt gone."""
@@ -112,7 +111,7 @@ class Inbox:
     async def __anext__(self) -> Message:
         window = self._window
         waited = False
-        while not (self._buffer and window.opened and window.unsettled < window.size):
+        while not (self._buffer and window.unsettled < window.limit):
             if self._conversation.left:
                 raise StopAsyncIteration
             await drive(window.wait())
@@ -189,6 +188,7 @@ class Client:
         )
         self.verbs = Verbs(self.conversation, timeout)
         self._took = False
+        self.post = self.conversation.post  # no method in between: this is the hot way out
 
     async def __aenter__(self) -> Client:
         await self._link.open(self.conversation, self.verbs)
@@ -228,10 +228,6 @@ class Client:
     ) -> Receipt:
         """One message to one agent; waits for room, and for the state that `wait` names, until `timeout`."""
         return await drive(self.verbs.send(to, body, timeout, options))
-
-    def post(self, to: str, body: object, **options: Unpack[PostOptions]) -> Ticket:
-        """The same without waiting: await the ticket for the receipt. Backpressure when too many are unanswered."""
-        return self.conversation.post(to, body, options)
 
     async def request(self, to: str, body: object, timeout: float = 30.0, **options: Unpack[SendOptions]) -> Message:
         """Ask, and get the reply. NoResponder at once where nobody would reply."""
