@@ -85,6 +85,7 @@ class Hub:
         self.sessions.discard(session)
         agent = session.agent
         agent.sessions.remove(session)
+        self.receipts.session_gone(session)
         self.topics.session_gone(session, now)
         self.requests.session_gone(session, now)
         self.inboxes.session_gone(session, now, why)

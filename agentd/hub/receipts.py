@@ -206,8 +206,17 @@ class Receipts:
         if entry.watchers is None:
             entry.watchers = []
         entry.watchers.append((session, cid, wanted))
+        session.watching[cid] = entry.message.id
         if entry.state is not ACCEPTED:
             self._tell(entry, now, entry.trail[-1][3])
+
+    def session_gone(self, session: Session) -> None:
+        """It waits no more. What it waited for may lie here for weeks, and would keep the whole session."""
+        for id in session.watching.values():
+            entry = self.entries.get(id)
+            if entry is not None and entry.watchers is not None:
+                entry.watchers = [watcher for watcher in entry.watchers if watcher[0] is not session] or None
+        session.watching.clear()
 
     def _tell(self, entry: Entry, now: float, note: str) -> None:
         state = entry.state
@@ -216,6 +225,7 @@ class Receipts:
         for watcher in entry.watchers or ():
             session, cid, wanted = watcher
             if ended or wanted is state:
+                session.watching.pop(cid, None)
                 session.push(Receipt(cid, entry.message.id, state, now + self.wall_offset, note=note))
             else:
                 left.append(watcher)

@@ -37,6 +37,7 @@ class Session:
         self.subscriptions: dict[int, Subscription] = {}
         self.event_bytes = 0  # events on their way to it
         self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
+        self.watching: dict[int, int] = {}  # by cid: the messages of whose state it waits to be told
         self._run: Accepted | None = None
 
     def write(self, message: msgspec.Struct) -> None:
