@@ -1,0 +1,146 @@
+"""What outlives an orderly stop, and what does not."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import WALL_OFFSET, World
+
+from agentd.hub import kept
+from agentd.wire.errors import NoSuchAgent, NoSuchMessage
+from agentd.wire.messages import Message, State
+
+ACCEPTED, DELIVERED, ACKED = State.ACCEPTED, State.DELIVERED, State.ACKED
+EXPIRED, DEAD = State.EXPIRED, State.DEAD
+DAY_S = 86400.0
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_names_survive_and_their_age_goes_on(world: World) -> None:
+    world.leave(world.join("a"))
+    world.join()
+    for _ in range(29):  # a machine that is switched off every night
+        world.after(DAY_S)
+        world.restart()
+    assert set(world.hub.agents.by_name) == {"a"}
+    assert world.hub.agents.get("a").seen == 1000.0
+    world.after(DAY_S)
+    with pytest.raises(NoSuchAgent):
+        world.hub.agents.get("a")
+
+
+def test_mail_survives_with_its_id_attempts_and_order(world: World) -> None:
+    sender, taker = world.join("sender"), world.join("taker", credit=1)
+    first, second = world.send(sender, "taker", b"1"), world.send(sender, "taker", b"2")
+    world.delivered(taker, first)
+    world.nack(taker, first, after_s=60)
+    world.restart()
+    taker = world.join("taker", credit=9)
+    assert [(m.id, m.body, m.attempt, m.sender) for m in taker.told(Message)] == [
+        (first, b"1", 2, "sender"),
+        (second, b"2", 1, "sender"),
+    ]
+    assert world.story(first) == [ACCEPTED, DELIVERED, ACCEPTED]
+    assert world.ack(taker, first, second) == 2
+
+
+def test_a_held_message_comes_back_to_the_inbox_and_can_still_be_acked(world: World) -> None:
+    sender, taker = world.join("sender"), world.join("taker", credit=1)
+    id = world.send(sender, "taker", b"x")
+    world.hold(taker, id, 600)
+    world.restart()
+    assert world.story(id) == [ACCEPTED, DELIVERED, ACCEPTED]
+    assert world.entry(id).trail[-1][3] == "agentd was restarted"
+    assert world.ack(world.join("taker", take=False), id) == 1
+
+
+def test_no_id_is_used_twice(world: World) -> None:
+    sender, _ = world.join("sender"), world.join("taker")
+    id = world.send(sender, "taker")
+    world.restart()
+    assert world.send(world.join("sender"), "taker") == id + 1
+
+
+def test_mail_that_expired_while_nothing_ran_ends_as_expired(world: World) -> None:
+    sender, _ = world.join("sender"), world.join("taker")
+    gone, later = world.send(sender, "taker", ttl=60), world.send(sender, "taker", ttl=600)
+    world.now += 30
+    world.restart()
+    assert world.state(gone) is ACCEPTED
+    world.now += 60
+    world.restart()
+    world.after(0)
+    assert world.state(gone) is EXPIRED
+    world.after(400)
+    assert world.state(later) is ACCEPTED
+    world.after(200)
+    assert world.state(later) is EXPIRED
+
+
+def test_dead_letters_survive_with_their_reason(world: World) -> None:
+    sender, taker = world.join("sender"), world.join("taker", credit=1)
+    id = world.send(sender, "taker", b"x")
+    world.reject(taker, id, "hopeless")
+    world.restart()
+    entry = world.entry(id)
+    assert entry.state is DEAD
+    assert world.hub.dead.reason(entry) == "hopeless"
+    world.hub.inboxes.requeue(entry, world.now, "me")
+    assert world.join("taker", credit=1).bodies() == [b"x"]
+
+
+def test_a_request_becomes_a_message_whose_reply_goes_to_the_inbox(world: World) -> None:
+    asker, taker = world.join("asker"), world.join("taker", credit=1)
+    world.request(asker, "taker", timeout=600)
+    (message,) = taker.told(Message)
+    world.hold(taker, message.id, 600)  # taken on by an agent that comes and goes
+    world.leave(taker)
+    world.restart()
+    taker, asker = world.join("taker", credit=1), world.join("asker", credit=1)
+    (message,) = taker.told(Message)
+    assert message.details is not None and message.details.reply_by is None
+    world.nack(taker, message.id)
+    world.reply(taker, message.id, b"done")
+    assert asker.bodies() == [b"done"]
+
+
+def test_a_request_that_nobody_was_sent_does_not_outlive_its_asker(world: World) -> None:
+    asker, _ = world.join("asker"), world.join("taker")
+    world.request(asker, "taker")
+    world.restart()
+    assert world.hub.agents.get("taker").count == 0
+
+
+def test_what_ended_and_who_had_no_name_are_forgotten(world: World) -> None:
+    sender, taker = world.join(), world.join("taker", credit=1)
+    id = world.send(sender, "taker")
+    world.ack(taker, id)
+    world.restart()
+    with pytest.raises(NoSuchMessage):
+        world.entry(id)
+    assert set(world.hub.agents.by_name) == {"taker"}
+
+
+def test_times_are_kept_as_those_of_the_wall(world: World) -> None:
+    sender, _ = world.join("sender"), world.join("taker")
+    id = world.send(sender, "taker")
+    for session in list(world.hub.sessions):
+        world.hub.leave(session, world.now, "stop")
+    (item,) = kept.collect(world.hub, world.now).mail
+    assert item.transitions[0].at == item.message.sent_at == 1000.0 + WALL_OFFSET
+    world.restart()
+    assert world.entry(id).trail[0][1] == pytest.approx(1000.0)
+
+
+def test_room_is_charged_as_before(world: World) -> None:
+    sender, taker = world.join("sender"), world.join("taker", credit=1)
+    world.send(sender, "taker", bytes(100))
+    world.reject(taker, world.send(sender, "taker", bytes(10)) - 1)
+    before = taker.agent
+    world.restart()
+    after = world.hub.agents.get("taker")
+    assert (after.count, after.bytes, after.dead_bytes) == (before.count, before.bytes, before.dead_bytes)
+    assert world.hub.inboxes.bytes == after.bytes
