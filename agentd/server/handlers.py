@@ -17,12 +17,12 @@ from agentd.wire.names import id_text
 from agentd.wire.ndjson import BadLine
 
 if TYPE_CHECKING:
-    from agentd.server.session import Handler, SocketSession
+    from agentd.server.served import Handler, ServedSession
 
 CAPABILITIES = ["chunks", "json"]
 
 
-def hello(session: SocketSession, verb: wire.Hello, now: float) -> None:
+def hello(session: ServedSession, verb: wire.Hello, now: float) -> None:
     if verb.version != wire.VERSION:
         raise VersionMismatch(
             f"{verb.client} speaks protocol version {verb.version}, agentd {VERSION} speaks {wire.VERSION}",
@@ -34,51 +34,51 @@ def hello(session: SocketSession, verb: wire.Hello, now: float) -> None:
     session.push(Welcome(wire.VERSION, VERSION, CAPABILITIES, server.boot, server.config.message.max_body_bytes))
 
 
-def join(session: SocketSession, verb: wire.Join, now: float) -> None:
+def join(session: ServedSession, verb: wire.Join, now: float) -> None:
     session.server.hub.join(session, verb, now)
     session.handlers = JOINED
     session.push(Joined(verb.cid, session.name))
 
 
-def leave(session: SocketSession, verb: wire.Leave, now: float) -> None:
+def leave(session: ServedSession, verb: wire.Leave, now: float) -> None:
     session.push(Done(verb.cid))
     session.close("left")
 
 
-def send(session: SocketSession, verb: wire.Send, now: float) -> None:
+def send(session: ServedSession, verb: wire.Send, now: float) -> None:
     lanes = session.server.lanes
     lane = lanes.normal if verb.options is None else lanes.choose(verb.options)
     lane.send(session, verb, now)
 
 
-def request(session: SocketSession, verb: wire.Request, now: float) -> None:
+def request(session: ServedSession, verb: wire.Request, now: float) -> None:
     session.server.lanes.choose(verb.options).request(session, verb, now)
 
 
-def reply(session: SocketSession, verb: wire.Reply, now: float) -> None:
+def reply(session: ServedSession, verb: wire.Reply, now: float) -> None:
     session.server.lanes.choose(verb.options).reply(session, verb, now)
 
 
-def publish(session: SocketSession, verb: wire.Publish, now: float) -> None:
+def publish(session: ServedSession, verb: wire.Publish, now: float) -> None:
     session.server.lanes.choose(verb.options).publish(session, verb, now)
 
 
-def subscribe(session: SocketSession, verb: wire.Subscribe, now: float) -> None:
+def subscribe(session: ServedSession, verb: wire.Subscribe, now: float) -> None:
     subscription = session.server.hub.topics.subscribe(session, verb.pattern, verb.start, verb.name)
     session.push(Subscribed(verb.cid, subscription.number))
 
 
-def unsubscribe(session: SocketSession, verb: wire.Unsubscribe, now: float) -> None:
+def unsubscribe(session: ServedSession, verb: wire.Unsubscribe, now: float) -> None:
     session.server.hub.topics.unsubscribe(session, verb.subscription, now)
     _done(session, verb.cid)
 
 
-def receive(session: SocketSession, verb: wire.Receive, now: float) -> None:
+def receive(session: ServedSession, verb: wire.Receive, now: float) -> None:
     session.server.hub.inboxes.receive(session, verb.credit)
     _done(session, verb.cid)
 
 
-def delivered(session: SocketSession, verb: wire.Delivered, now: float) -> None:
+def delivered(session: ServedSession, verb: wire.Delivered, now: float) -> None:
     hub = session.server.hub
     if verb.subscription:
         hub.topics.delivered(session, verb.subscription, verb.ids, now)
@@ -86,60 +86,60 @@ def delivered(session: SocketSession, verb: wire.Delivered, now: float) -> None:
         hub.inboxes.delivered(session, verb.ids, now)
 
 
-def ack(session: SocketSession, verb: wire.Ack, now: float) -> None:
+def ack(session: ServedSession, verb: wire.Ack, now: float) -> None:
     _done(session, verb.cid, session.server.hub.inboxes.ack(session, verb.ids, now))
 
 
-def nack(session: SocketSession, verb: wire.Nack, now: float) -> None:
+def nack(session: ServedSession, verb: wire.Nack, now: float) -> None:
     session.server.hub.inboxes.nack(session, verb.id, verb.reason, verb.after_s, now)
     _done(session, verb.cid, 1)
 
 
-def reject(session: SocketSession, verb: wire.Reject, now: float) -> None:
+def reject(session: ServedSession, verb: wire.Reject, now: float) -> None:
     session.server.hub.inboxes.reject(session, verb.id, verb.reason, now)
     _done(session, verb.cid, 1)
 
 
-def give_back(session: SocketSession, verb: wire.GiveBack, now: float) -> None:
+def give_back(session: ServedSession, verb: wire.GiveBack, now: float) -> None:
     session.server.hub.inboxes.give_back(session, verb.ids, now)
     _done(session, verb.cid, len(verb.ids))
 
 
-def working(session: SocketSession, verb: wire.Working, now: float) -> None:
+def working(session: ServedSession, verb: wire.Working, now: float) -> None:
     session.server.hub.inboxes.working(session, verb.id, verb.hold_s, now)
     _done(session, verb.cid, 1)
 
 
-def find(session: SocketSession, verb: wire.Find, now: float) -> None:
+def find(session: ServedSession, verb: wire.Find, now: float) -> None:
     session.push(Found(verb.cid, session.server.hub.receipts.find(verb.prefix).message.id))
 
 
-def inbox(session: SocketSession, verb: wire.Inbox, now: float) -> None:
+def inbox(session: ServedSession, verb: wire.Inbox, now: float) -> None:
     session.push(views.inbox(session.server.hub, verb.cid, verb.name, verb.limit))
 
 
-def trace(session: SocketSession, verb: wire.Trace, now: float) -> None:
+def trace(session: ServedSession, verb: wire.Trace, now: float) -> None:
     receipts = session.server.hub.receipts
     session.push(receipts.trace(verb.cid, receipts.get(verb.id)))
 
 
-def agents(session: SocketSession, verb: wire.Agents, now: float) -> None:
+def agents(session: ServedSession, verb: wire.Agents, now: float) -> None:
     session.push(views.agents(session.server.hub, verb.cid, now))
 
 
-def status(session: SocketSession, verb: wire.Status, now: float) -> None:
+def status(session: ServedSession, verb: wire.Status, now: float) -> None:
     session.push(session.server.status(verb.cid, now))
 
 
-def stats(session: SocketSession, verb: wire.Stats, now: float) -> None:
+def stats(session: ServedSession, verb: wire.Stats, now: float) -> None:
     session.push(session.server.stats(verb.cid, now))
 
 
-def dead(session: SocketSession, verb: wire.Dead, now: float) -> None:
+def dead(session: ServedSession, verb: wire.Dead, now: float) -> None:
     session.push(views.dead(session.server.hub, verb.cid, verb.name, verb.limit))
 
 
-def requeue(session: SocketSession, verb: wire.Requeue, now: float) -> None:
+def requeue(session: ServedSession, verb: wire.Requeue, now: float) -> None:
     hub = session.server.hub
     letters = [_dead_letter(session, id) for id in verb.ids]
     for entry in letters:
@@ -147,7 +147,7 @@ def requeue(session: SocketSession, verb: wire.Requeue, now: float) -> None:
     _done(session, verb.cid, len(letters))
 
 
-def drop(session: SocketSession, verb: wire.Drop, now: float) -> None:
+def drop(session: ServedSession, verb: wire.Drop, now: float) -> None:
     hub = session.server.hub
     letters = [_dead_letter(session, id) for id in verb.ids]
     for entry in letters:
@@ -155,21 +155,21 @@ def drop(session: SocketSession, verb: wire.Drop, now: float) -> None:
     _done(session, verb.cid, len(letters))
 
 
-def forget(session: SocketSession, verb: wire.Forget, now: float) -> None:
+def forget(session: ServedSession, verb: wire.Forget, now: float) -> None:
     session.server.hub.agents.forget(verb.name)
     _done(session, verb.cid, 1)
 
 
-def bad_line(session: SocketSession, verb: BadLine, now: float) -> None:
+def bad_line(session: ServedSession, verb: BadLine, now: float) -> None:
     raise verb
 
 
-def _done(session: SocketSession, cid: int, count: int = 0) -> None:
+def _done(session: ServedSession, cid: int, count: int = 0) -> None:
     if cid:
         session.push(Done(cid, count))
 
 
-def _dead_letter(session: SocketSession, id: int) -> Entry:
+def _dead_letter(session: ServedSession, id: int) -> Entry:
     entry = session.server.hub.receipts.get(id)
     if entry.state is not DEAD or id not in entry.agent.dead:
         raise NoSuchMessage(

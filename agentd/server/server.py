@@ -21,6 +21,7 @@ from agentd.lanes.choice import Lanes
 from agentd.server.keeper import Keeper
 from agentd.server.listener import BACKLOG
 from agentd.server.reaper import Reaper
+from agentd.server.served import ServedSession
 from agentd.server.session import SocketSession
 from agentd.wire.messages import StatsView, StatusView
 
@@ -48,15 +49,15 @@ class Server:
         self.uid = os.getuid()
         self.boot = secrets.token_hex(8)
         self.clock: Callable[[], float] = clock.boottime
-        self.sessions: set[SocketSession] = set()
-        self.dirty: list[SocketSession] = []  # sessions with something to send at the end of this turn
+        self.sessions: set[ServedSession] = set()
+        self.dirty: list[ServedSession] = []  # sessions with something to send at the end of this turn
         self.closing: set[SocketSession] = set()  # over, their sockets not yet
         self.loop: asyncio.AbstractEventLoop
         self.reaper: Reaper
         self._keeper = keeper
         self._socket_path = socket_path
         self._max_connections = max_connections
-        self._turned_away: set[SocketSession] = set()
+        self._turned_away: set[ServedSession] = set()
         self._started = self.clock()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -94,7 +95,7 @@ class Server:
             session.close("too many connections")
         return False
 
-    def session_gone(self, session: SocketSession, why: str) -> None:
+    def session_gone(self, session: ServedSession, why: str) -> None:
         """A session ended."""
         self.sessions.discard(session)
         self._turned_away.discard(session)
@@ -171,7 +172,7 @@ class Server:
         return any(
             session.held
             or session.asking
-            or session.writer.pending
+            or session.unsent
             or (session.takes and session.credit and session.agent.waiting)
             for session in self.sessions
             if session.joined

@@ -3,28 +3,23 @@
 The way of a message:
 
     NORMAL:  agent -> frame -> session -> handlers -> lane -> router -> inbox -> session -> frame -> agent
-
-This is where anything that goes wrong in one session ends: a named refusal is answered, anything else is logged once
-and closes this session only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from agentd.host.process import command_of
-from agentd.hub.session import Session
-from agentd.server.handlers import BEFORE_HELLO
 from agentd.server.reaper import Peer, last_words, peer_of
+from agentd.server.served import ServedSession
 from agentd.wire import ndjson
 from agentd.wire.errors import AgentdError, BadRequest, Busy
 from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
-from agentd.wire.messages import Bye, ClientMessage, Error, Hello
+from agentd.wire.messages import ClientMessage, Error
 from agentd.wire.ndjson import LineReader, LineWriter
 
 if TYPE_CHECKING:
@@ -32,21 +27,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[["SocketSession", Any, float], None]
 
-
-class SocketSession(asyncio.Protocol, Session):
+class SocketSession(asyncio.Protocol, ServedSession):
     """One connection, from accept to the end of its process or its socket, whichever is first."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__()
-        self.server = server
-        self.handlers: dict[type, Handler] = BEFORE_HELLO
+        super().__init__(server)
         self.writer: FrameWriter | LineWriter = FrameWriter()
-        self.dirty = False
         self.paused = False
-        self.closed = False
-        self.greeted = False
         self._reader: FrameReader[Any] | LineReader | None = None
         self._transport: asyncio.Transport
         self._pidfd: int | None = None
@@ -88,7 +76,7 @@ class SocketSession(asyncio.Protocol, Session):
 
     def hello_said(self) -> None:
         """The client is a client."""
-        self.greeted = True
+        super().hello_said()
         if self._late is not None:
             self._late.cancel()
             self._late = None
@@ -141,12 +129,6 @@ class SocketSession(asyncio.Protocol, Session):
             self._transport.close()
         self.server.session_gone(self, why)
 
-    def say_goodbye(self, reason: str) -> None:
-        """End the session in an orderly way."""
-        if self.greeted and not self.closed:
-            self.push(Bye(reason))
-        self.close(reason)
-
     # In.
 
     def data_received(self, data: bytes) -> None:
@@ -164,23 +146,7 @@ class SocketSession(asyncio.Protocol, Session):
             return
         server = self.server
         now = server.now()
-        for verb in verbs:
-            try:
-                handler = self.handlers.get(type(verb))
-                if handler is None:
-                    raise self._unexpected(verb)
-                handler(self, verb, now)
-            except AgentdError as error:
-                server.hub.receipts.counts.refused += 1
-                cid = getattr(verb, "cid", 0)
-                self.refuse(cid, error)
-                if not self.greeted:
-                    self.close("no hello")
-                    break
-            except Exception:
-                log.exception("a defect in handling %s of %s", type(verb).__name__, self.provenance)
-                self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
-                break
+        self.handle(verbs, now)
         if self._late is None and self._reader.unfinished and not self.closed:
             self._expect_frame(self._reader)
         server.flush(now)
@@ -207,16 +173,6 @@ class SocketSession(asyncio.Protocol, Session):
             )
         return data
 
-    def _unexpected(self, verb: object) -> BadRequest:
-        if not self.greeted:
-            return BadRequest("The first message is hello", 'Such as {"verb":"hello","version":1,"client":"nc"}.')
-        if isinstance(verb, Hello):
-            return BadRequest("hello was said already")
-        name = ndjson.verb_of(type(verb)) if isinstance(verb, msgspec.Struct) else type(verb).__name__
-        if self.joined:
-            return BadRequest(f"{name} is not for a session that has joined")
-        return BadRequest(f"{name} needs an agent", 'Join first: {"verb":"join","cid":1,"name":"me"}.')
-
     # Out.
 
     def write(self, message: msgspec.Struct) -> None:
@@ -227,11 +183,10 @@ class SocketSession(asyncio.Protocol, Session):
                 self.dirty = True
                 self.server.dirty.append(self)
 
-    def run_begun(self) -> None:
-        """Something will have to be sent at the end of this turn."""
-        if not self.dirty and not self.closed:
-            self.dirty = True
-            self.server.dirty.append(self)
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for room in the transport."""
+        return self.writer.pending
 
     def send_pending(self) -> None:
         """Hand to the transport what it has room for. The rest, pieces of large messages first of all, waits."""
