@@ -52,7 +52,7 @@ def decode_body(content: Content, body: bytes) -> object:
         return body
     try:
         return body.decode() if content is _TEXT else _decoder.decode(body)
-    except (UnicodeDecodeError, msgspec.MsgspecError) as error:
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError) as error:
         raise BadBody(f"The body is not {content.value}: {error}", "Its bytes are in .body.") from None
 
 

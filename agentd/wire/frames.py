@@ -110,7 +110,7 @@ class FrameReader(Generic[M]):
     def _decode(self, frame: memoryview, out: list[M]) -> None:
         try:
             messages = self._decode_frame(frame)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise BadRequest(f"The frame is no list of messages: {error}", "See clients/PROTOCOL.md.") from None
         except UnicodeDecodeError as error:
             raise BadRequest(f"The frame has text that is not UTF-8: {error.reason}") from None
@@ -142,7 +142,7 @@ class FrameReader(Generic[M]):
             self._streams_bytes -= chunk.size_bytes
             try:
                 message = self._decode_message(b"".join(stream.pieces))
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise BadRequest(f"The chunks of stream {chunk.stream} are no message: {error}") from None
             if type(message) is Chunk:
                 raise BadRequest("A chunk within chunks")

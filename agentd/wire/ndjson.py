@@ -98,8 +98,9 @@ _VERBS: Final = {
 }
 
 
-def to_object(struct: msgspec.Struct) -> dict[str, Any]:
-    """A struct as the JSON face shows it, without the verb. Also what `agentctl --json` prints."""
+def to_object(struct: msgspec.Struct, *, bodies_as_bytes: bool = False) -> dict[str, Any]:
+    """A struct as the JSON face shows it, without the verb. Also what `agentctl --json` prints. A body that is not what
+    its sender said it is is shown as bytes: they are the truth."""
     plan = _plan(type(struct))
     out: dict[str, Any] = {}
     for field in plan.fields:
@@ -109,9 +110,17 @@ def to_object(struct: msgspec.Struct) -> dict[str, Any]:
         if field.is_id and value is not None:
             value = [id_text(id) for id in value] if isinstance(value, list) else id_text(value)
         elif field.struct and value is not None:
-            value = [to_object(item) for item in value] if isinstance(value, list) else to_object(value)
+            if isinstance(value, list):
+                value = [to_object(item) for item in value]
+            else:
+                value = to_object(value, bodies_as_bytes=bodies_as_bytes)
         elif plan.has_body and field.name == "body":
-            value = body_to_json(out["content"], value)
+            if bodies_as_bytes:
+                out["content"] = Content.BYTES
+            try:
+                value = body_to_json(out["content"], value)
+            except BadBody:
+                out["content"], value = Content.BYTES, body_to_json(Content.BYTES, value)
         out[field.name] = value
     return out
 
@@ -259,12 +268,12 @@ class LineWriter:
 
     def push(self, message: msgspec.Struct) -> None:
         """Add a message to what will be written."""
+        verb = verb_of(type(message))
         try:
-            shown = to_object(message)
-        except BadBody:  # not what its sender said it is: the bytes are the truth
-            message = msgspec.structs.replace(message, content=Content.BYTES)
-            shown = to_object(message)
-        self._lines += _encoder.encode({"verb": verb_of(type(message)), **shown}) + b"\n"
+            line = _encoder.encode({"verb": verb, **to_object(message)})
+        except RecursionError:  # a body as deep as can be read, and a little deeper here
+            line = _encoder.encode({"verb": verb, **to_object(message, bodies_as_bytes=True)})
+        self._lines += line + b"\n"
 
     def take(self) -> bytes:
         """All that was pushed."""
