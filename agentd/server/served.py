@@ -9,8 +9,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from agentd.hub.session import Session
 from agentd.server.handlers import BEFORE_HELLO
 from agentd.wire import ndjson
@@ -84,12 +82,12 @@ class ServedSession(Session):
                 self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
                 break
 
-    def _unexpected(self, verb: object) -> BadRequest:
+    def _unexpected(self, verb: Any) -> BadRequest:
         if not self.greeted:
             return BadRequest("The first message is hello", 'Such as {"verb":"hello","version":1,"client":"nc"}.')
         if isinstance(verb, Hello):
             return BadRequest("hello was said already")
-        name = ndjson.verb_of(type(verb)) if isinstance(verb, msgspec.Struct) else type(verb).__name__
+        name = ndjson.verb_of(type(verb))
         if self.joined:
             return BadRequest(f"{name} is not for a session that has joined")
         return BadRequest(f"{name} needs an agent", 'Join first: {"verb":"join","cid":1,"name":"me"}.')
