@@ -292,9 +292,7 @@ class Conversation(Generic[R, P]):
         if received.settled:
             return False
         received.settled = True
-        if seen:
-            self.out.say_delivered()
-        else:
+        if not seen:
             self.out.delivered.pop(received.wire.id, None)
         if received.window is not None:
             received.window.unsettled -= 1

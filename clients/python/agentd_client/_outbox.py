@@ -37,7 +37,8 @@ class Outbox:
             self._wake()
 
     def say(self, verb: Any) -> None:
-        """Push a verb; BadRequest for one that can't be encoded."""
+        """Push a verb, behind what was gathered before it; BadRequest for one that can't be encoded."""
+        self._say_gathered()
         try:
             self.push(verb)
         except (UnicodeEncodeError, TypeError) as error:
@@ -45,11 +46,20 @@ class Outbox:
         if not self.dirty:
             self.touch()
 
-    def say_delivered(self) -> None:
-        """Push what was handed to the application, before what it made of it."""
+    def _say_gathered(self) -> None:
+        if not self.connected:
+            return
+        push = self._writer.push
         if self.delivered:
-            self._writer.push(Delivered(list(self.delivered)))
+            push(Delivered(list(self.delivered)))
             self.delivered.clear()
+        for feed in self.delivering:
+            push(Delivered(feed.delivered, feed.number))
+            feed.delivered = []
+        self.delivering.clear()
+        if self.acks:
+            push(Ack(0, self.acks))
+            self.acks = []
 
     def greet(self, verbs: list[Any]) -> None:
         """A connection is there; these come before all else, in one frame with it if nothing was said before."""
@@ -70,17 +80,9 @@ class Outbox:
         self.dirty = False
         if not self.connected:
             return b""
-        push = self._writer.push
-        self.say_delivered()
-        for feed in self.delivering:
-            push(Delivered(feed.delivered, feed.number))
-            feed.delivered = []
-        self.delivering.clear()
-        if self.acks:
-            push(Ack(0, self.acks))
-            self.acks = []
+        self._say_gathered()
         if mail is not None and (grant := mail.grant()) is not None:
-            push(grant)
+            self._writer.push(grant)
         taken = self._writer.take()
         if self._greeting:
             taken = self._greeting + taken
