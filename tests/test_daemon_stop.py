@@ -12,6 +12,7 @@ from daemons import Daemon, wait_until
 from raw import Opener, Raw
 
 from agentd.hub.kept import Kept
+from agentd.server import keeper
 from agentd.wire import messages as wire
 from agentd.wire.bodies import Content
 from agentd.wire.messages import Bye, Message, Options, Receipt, State
@@ -187,7 +188,7 @@ def test_ids_never_come_again(daemon: Daemon, raw: Opener) -> None:
 
 def test_the_kept_file_is_consumed(daemon: Daemon, raw: Opener) -> None:
     """A message acked after the start must not come back after a crash."""
-    file = daemon.state_dir / "kept.msgpack"
+    file = daemon.state_dir / keeper.FILE
     raw("me").ask(send("other", options=ABSENT))
     daemon.stop()
     assert file.exists()
@@ -207,20 +208,26 @@ def _truncated(data: bytes) -> bytes:
 
 
 def _another_format(data: bytes) -> bytes:
-    kept = msgspec.msgpack.decode(data, type=Kept)
+    kept = msgspec.msgpack.decode(keeper.unsealed(data), type=Kept)
     kept.format = 99
-    return msgspec.msgpack.encode(kept)
+    return keeper.sealed(msgspec.msgpack.encode(kept))
 
 
 def _a_bad_name(data: bytes) -> bytes:
-    kept = msgspec.msgpack.decode(data, type=Kept)
+    kept = msgspec.msgpack.decode(keeper.unsealed(data), type=Kept)
     kept.mail[0].to = kept.names[0].name = "no/name"
-    return msgspec.msgpack.encode(kept)
+    return keeper.sealed(msgspec.msgpack.encode(kept))
 
 
-@pytest.mark.parametrize("harm", [_truncated, _another_format, _a_bad_name, lambda _: b"", lambda _: b"\xc1" * 99])
+def _a_flipped_bit(data: bytes) -> bytes:
+    return data[:-5] + bytes((data[-5] ^ 1,)) + data[-4:]
+
+
+@pytest.mark.parametrize(
+    "harm", [_truncated, _another_format, _a_bad_name, _a_flipped_bit, lambda _: b"", lambda _: b"\xc1" * 99]
+)
 def test_a_broken_kept_file_is_set_aside(daemon: Daemon, raw: Opener, harm: Any) -> None:
-    file = daemon.state_dir / "kept.msgpack"
+    file = daemon.state_dir / keeper.FILE
     raw("me").ask(send("other", options=ABSENT))
     daemon.stop()
     broken = harm(file.read_bytes())
@@ -281,7 +288,7 @@ def test_a_stop_that_was_cut_short_leaves_the_older_file_whole(daemon: Daemon, r
     """What is being written has another name until it is complete."""
     raw("me").ask(send("other", options=ABSENT))
     daemon.stop()
-    file = daemon.state_dir / "kept.msgpack"
+    file = daemon.state_dir / keeper.FILE
     assert file.exists()
     (daemon.state_dir / "kept.tmp").write_bytes(b"half a file of a stop that was cut short")
     daemon.start()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from agentd._native import boottime_ns
+
 
 def boottime() -> float:
     """Seconds since boot, suspend included. Every deadline and transition is in these."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return boottime_ns() * 1e-9
 
 
 def wall_offset() -> float:
