@@ -55,7 +55,7 @@ def _run(settings: Settings) -> int:
     files = raise_file_limit(_SPARE_FDS + _FDS_A_CONNECTION * config.connections.max_connections)
     max_connections = min(config.connections.max_connections, (files - _SPARE_FDS) // _FDS_A_CONNECTION)
 
-    hub = Hub(config, first_id=int(time.time()) << 32)
+    hub = Hub(config, first_id=(time.time_ns() << 32) // 10**9)  # seconds and their fraction, 32 bits each
     lanes = Lanes(
         (
             ClosedLane(Priority.CRITICAL, _NOT_BUILT),

@@ -79,7 +79,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(out), re.DOTALL)
 
 
-# Ids: 64 bits, start-up second above, counter below. In text, base32 with the fast-moving bits first, so that the
+# Ids: 64 bits, counted up from the time of the daemon's start (seconds and their fraction, 32 bits each), which the
+# clock outruns: no later start gives one out again. In text, base32 with the fast-moving bits first, so that the
 # first four letters usually name one message and any unique prefix is accepted.
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
