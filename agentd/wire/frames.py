@@ -242,9 +242,7 @@ class _Bulk:
 
 def _frame(encoded: list[bytes]) -> bytes:
     count = len(encoded)
-    if count < 16:
-        header = bytes((0x90 | count,))  # msgpack array of few
-    else:
-        header = b"\xdd" + count.to_bytes(4, "big")  # of many
+    # msgpack's array of up to 15, and of up to 2**32 - 1
+    header = bytes((0x90 | count,)) if count < 16 else b"\xdd" + count.to_bytes(4, "big")
     messages = encoded[0] if count == 1 else b"".join(encoded)
     return (len(header) + len(messages)).to_bytes(4, "little") + header + messages

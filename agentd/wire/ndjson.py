@@ -173,11 +173,17 @@ def _to_array(kind: type[msgspec.Struct], given: Any, skip: str | None = None) -
         if field.is_id and value is not None:
             value = [_id(item) for item in value] if isinstance(value, list) else _id(value)
         elif field.struct and isinstance(value, dict):
-            value = _to_array(field.struct, value)
+            value = _tagged(field.struct, value)
         elif field.struct and isinstance(value, list):
-            value = [_to_array(field.struct, item) for item in value]
+            value = [_tagged(field.struct, item) for item in value]
         out.append(value)
     return out
+
+
+def _tagged(kind: type[msgspec.Struct], given: Any, skip: str | None = None) -> list[Any]:
+    """The same as msgspec expects it: a verb begins with its tag, also one within another (an answer's message)."""
+    tag = kind.__struct_config__.tag
+    return [*(() if tag is None else (tag,)), *_to_array(kind, given, skip)]
 
 
 def _id(text: Any) -> int:
@@ -196,8 +202,7 @@ def from_object(given: Any) -> Any:
     if kind is None:
         raise BadLine(f"No verb {given.get('verb')!r}", cid)
     try:
-        tag = kind.__struct_config__.tag
-        return msgspec.convert([tag, *_to_array(kind, given, skip="verb")], type=kind)
+        return msgspec.convert(_tagged(kind, given, skip="verb"), type=kind)
     except msgspec.ValidationError as error:
         raise BadLine(f"{given['verb']}: {_named(kind, str(error))}", cid) from None
     except AgentdError as error:
