@@ -181,7 +181,7 @@ def _to_array(kind: type[msgspec.Struct], given: Any, skip: str | None = None) -
 
 
 def _tagged(kind: type[msgspec.Struct], given: Any, skip: str | None = None) -> list[Any]:
-    """The same as msgspec expects it: a verb begins with its tag, also one within another (an answer's message)."""
+    """The same as msgspec expects it: a verb, also one within another (an answer has a message), begins with a tag."""
     tag = kind.__struct_config__.tag
     return [*(() if tag is None else (tag,)), *_to_array(kind, given, skip)]
 
