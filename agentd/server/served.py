@@ -65,6 +65,8 @@ class ServedSession(Session):
     def handle(self, verbs: Sequence[Any], now: float) -> None:
         """Do what the client says, in its order."""
         for verb in verbs:
+            if self.closed:
+                break  # what was said behind its end is not done: nobody would undo it
             try:
                 handler = self.handlers.get(type(verb))
                 if handler is None:
@@ -76,11 +78,9 @@ class ServedSession(Session):
                 self.refuse(cid, error)
                 if not self.greeted:
                     self.close("no hello")
-                    break
             except Exception:
                 log.exception("a defect in handling %s of %s", type(verb).__name__, self.provenance)
                 self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
-                break
 
     def _unexpected(self, verb: Any) -> BadRequest:
         if not self.greeted:
