@@ -1,15 +1,17 @@
 """`daemon` starts `python -m agentd.daemon` in a directory of the test, ends it by SIGTERM, and fails the test when it
-did not go quietly. `agentctl` runs the command line against it."""
+did not go quietly. `agentctl` runs the command line against it. `world` is one of those of the conformance suite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from commands import Agentctl
 from daemons import Daemon
 from raw import Opener
+from worlds import World, make_world
 
 
 @pytest.fixture
@@ -41,3 +43,35 @@ def raw(daemon: Daemon) -> Iterator[Opener]:
         yield opener
     finally:
         opener.close()
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World]]:
+    """Those that were asked for so far: one daemon serves many behaviours."""
+    with ExitStack() as stack:
+        yield _Worlds(lambda kind: stack.enter_context(contextmanager(make_world)(kind, tmp_path_factory.mktemp(kind))))
+
+
+class _Worlds(dict[str, World]):
+    def __init__(self, make: Callable[[str], World]) -> None:
+        self._make = make
+
+    def __missing__(self, kind: str) -> World:
+        world = self[kind] = self._make(kind)
+        return world
+
+
+@pytest.fixture(params=["hub", "binary", "json"])
+def world(request: pytest.FixtureRequest, worlds: dict[str, World]) -> Iterator[World]:
+    """Each world in turn, empty."""
+    one = worlds[request.param]
+    yield one
+    one.clean()
+
+
+@pytest.fixture(params=["hub", "binary", "json"])
+def own_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """Each world in turn, for a behaviour that ends it."""
+    with contextmanager(make_world)(request.param, tmp_path) as one:
+        yield one
+        one.close()
