@@ -587,6 +587,16 @@ def test_a_cancelled_wait_closes_the_window_and_the_next_opens_it(fake: Fake) ->
     assert wait.done
 
 
+def test_what_comes_between_looking_and_waiting_is_seen(fake: Fake) -> None:
+    window = Window(fake.client, 1)
+    window.open()
+    feed = subscribed(fake)
+    fake.mail(1)
+    fake.mail(2, topic="a:b", subscription=3)
+    assert Running(window.wait()).done
+    assert Running(feed.wait()).done
+
+
 def test_a_thousand_cancelled_waits_leave_nothing(fake: Fake) -> None:
     for number in range(1000):
         window = Window(fake.client, 1)

@@ -125,9 +125,12 @@ class Window:
     def wait(self) -> Steps[None]:
         """Until there may be something to take. A cancelled wait closes the window; the next one opens it again."""
         self.open()
+        mail = self._conversation.mail
+        if mail.buffer and self.unsettled < self.limit:
+            return  # it came since the caller looked
         came = False
         try:
-            yield from self._conversation.mail.wait(None)
+            yield from mail.wait(None)
             came = True
             if not self._conversation.left:
                 self._conversation.check_taking()
