@@ -34,7 +34,7 @@ class Fake:
         self.wakes = 0
         self.lazy = 0
         self.client: Conversation[Received, Posted] = Conversation(
-            wire.Join(0, "me", take, False, replace), None, Received, Posted, self._wake, self._lazily
+            wire.Join(0, "me", take, False, replace), None, Received, Posted, self._wake, self._lazily, lambda: None
         )
         self.verbs = Verbs(self.client, 5.0)
         self._reader: FrameReader[Any] = FrameReader(wire.ClientMessage, 1 << 24)

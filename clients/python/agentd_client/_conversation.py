@@ -77,6 +77,7 @@ class Conversation(Generic[R, P]):
         posted: Callable[[int], P],
         wake: Callable[[], None],
         lazily: Callable[[], None],
+        hurry: Callable[[], None],
     ) -> None:
         self.name = join.name
         self.mail = Mail(self)
@@ -93,6 +94,7 @@ class Conversation(Generic[R, P]):
         self._received = received
         self._posted = posted
         self._lazily = lazily
+        self._hurry = hurry
         self._cid = 0
         self._open: dict[int, Call] = {}
         self._reader: FrameReader[Any] = FrameReader(DaemonMessage, _MAX_READ_BYTES)
@@ -190,8 +192,10 @@ class Conversation(Generic[R, P]):
         return self._cid
 
     def open(self, call: C) -> C:
-        """The answer to this one's cid will settle it."""
+        """The answer to this one's cid will settle it. One that is alone need not wait for others to travel with."""
         self._open[call.cid] = call
+        if len(self._open) == 1:
+            self._hurry()
         return call
 
     def forget(self, call: Call) -> None:

@@ -72,6 +72,7 @@ class Link(asyncio.BufferedProtocol):
         self._gone: asyncio.Future[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._lazy: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Handle | None = None
         self._buffer = bytearray(_READ_BYTES)
 
     # Both are called by the conversation.
@@ -79,7 +80,7 @@ class Link(asyncio.BufferedProtocol):
     def wake(self) -> None:
         """There is something to write: at the end of this turn, together with what else is said in it."""
         if self._transport is not None and not self._paused:
-            self._loop.call_soon(self.flush)
+            self._turn = self._loop.call_soon(self.flush)
 
     def lazily(self) -> None:
         """There is something to write that can wait for the next write."""
@@ -199,6 +200,9 @@ class Link(asyncio.BufferedProtocol):
         if self._lazy is not None:
             self._lazy.cancel()
             self._lazy = None
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         transport = self._transport
         if transport is None or self._paused:
             return

@@ -211,7 +211,7 @@ class Client:
         self._plug = Plug(find_socket(socket))
         join = make_join(name, share, replace, take)
         self.conversation: Conversation[Message, Ticket] = Conversation(
-            join, self, Message, self._ticket, _nothing, _nothing
+            join, self, Message, self._ticket, _nothing, _nothing, _nothing
         )
         self.verbs = Verbs(self.conversation, timeout)
         self.drive = self._plug.drive

@@ -184,7 +184,7 @@ class Client:
         self._link = Link(find_socket(socket))
         join = make_join(name, share, replace, take)
         self.conversation: Conversation[Message, Ticket] = Conversation(
-            join, self, Message, Ticket, self._link.wake, self._link.lazily
+            join, self, Message, Ticket, self._link.wake, self._link.lazily, self._link.flush
         )
         self.verbs = Verbs(self.conversation, timeout)
         self._took = False
