@@ -212,15 +212,19 @@ class Party:
         """The receipt that a call waits for."""
         return self.expect(Receipt, cid=cid)
 
-    def request(self, to: str, value: object = b"", timeout: float = 20.0, **options: Any) -> int:
+    def request(self, to: str, value: object = b"", timeout: float = 600.0, **options: Any) -> int:
         """Ask; the call's number."""
         content, body = encode_body(value)
         return self.say(Request(0, to, content, body, timeout, Options(**options) if options else None))
 
     def reply(self, id: int, value: object = b"", **options: Any) -> Accepted:
         """Answer a message."""
+        return self.accepted(self.start_reply(id, value, **options))
+
+    def start_reply(self, id: int, value: object = b"", **options: Any) -> int:
+        """Answer a message; the call's number."""
         content, body = encode_body(value)
-        return self.accepted(self.say(Reply(0, id, content, body, Options(**options) if options else None)))
+        return self.say(Reply(0, id, content, body, Options(**options) if options else None))
 
     def publish(self, topic: str, value: object = b"", **options: Any) -> Receipt:
         """An event; how many have it."""
