@@ -92,10 +92,10 @@ class SocketSession(asyncio.Protocol, ServedSession):
         self._late = None
         if not reader.unfinished:
             return
-        if reader.frames == frames:
-            self.close(f"no end of a frame within {self.server.config.connections.frame_s:g} s")
-        else:
+        if self.paused or reader.frames != frames:  # it goes on; or it is us who do not read it
             self._expect_frame(reader)
+        else:
+            self.close(f"no end of a frame within {self.server.config.connections.frame_s:g} s")
 
     def _process_gone(self) -> None:
         """It can have ended before a byte of it was read, as a shell's `nc` does: what it wrote counts all the same."""
