@@ -48,5 +48,6 @@ class DeadLetters:
         return next((note for state, _, _, note in reversed(entry.trail) if state is DEAD), "")
 
     def listed(self, agents: list[Agent]) -> list[Entry]:
-        """All dead letters of these agents, newest first."""
-        return sorted((e for agent in agents for e in agent.dead.values()), key=lambda e: e.trail[-1][1], reverse=True)
+        """All dead letters of these agents, newest first; also of those that died in one turn, at the same time."""
+        found = [entry for agent in agents for entry in reversed(agent.dead.values())]
+        return sorted(found, key=lambda entry: entry.trail[-1][1], reverse=True)
