@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import hub_invariants
 import msgspec
 import pytest
-from daemons import PATIENCE_S, Daemon
+from daemons import PATIENCE_S, Daemon, wait_until
 
 from agentd.host.config import load_config
 from agentd.hub.hub import Hub
@@ -461,8 +461,8 @@ class World:
         raise NotImplementedError
 
     @contextmanager
-    def stopping(self) -> Iterator[None]:
-        """As SIGTERM does: within, the world takes no new work."""
+    def stopping(self, witness: Party) -> Iterator[None]:
+        """As SIGTERM does: within, the world takes no new work. Something must be out, or it is over at once."""
         raise NotImplementedError
 
     def connect(self) -> Party:
@@ -547,7 +547,7 @@ class MemoryWorld(World):
         return MemoryParty(self.server, self.loop)
 
     @contextmanager
-    def stopping(self) -> Iterator[None]:
+    def stopping(self, witness: Party) -> Iterator[None]:
         self.hub.router.draining = True
         try:
             yield
@@ -576,10 +576,11 @@ class DaemonWorld(World):
         return SocketParty(self.daemon.socket, self.kind)
 
     @contextmanager
-    def stopping(self) -> Iterator[None]:
+    def stopping(self, witness: Party) -> Iterator[None]:
         process = self.daemon.process
         assert process is not None
         process.terminate()
+        wait_until(lambda: witness.ask(Status(0)).draining)
         yield
 
 
