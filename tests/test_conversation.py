@@ -763,6 +763,13 @@ def test_leaving_waits_for_answers_then_leaves(fake: Fake) -> None:
         fake.client.post("you", b"x")
 
 
+def test_a_sender_with_nothing_unsaid_just_goes() -> None:
+    fake = Fake(take=False)
+    fake.connect()
+    assert Running(fake.verbs.leave(5.0)).done
+    assert fake.heard() == []
+
+
 def test_leaving_in_time_makes_the_rest_unknown(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     ticket = fake.client.post("you", b"x")
     leave = Running(fake.verbs.leave(1.0))

@@ -75,6 +75,11 @@ class Outbox:
         """Whether `take` would give more right now: the next piece of a large message."""
         return self.connected and self._writer.pending
 
+    @property
+    def unsaid(self) -> bool:
+        """Whether anything was said that is not taken yet."""
+        return bool(self.acks or self.delivered or self.delivering or self._greeting or self._writer.pending)
+
     def take(self, mail: Mail | None) -> bytes:
         """What to write next; empty when there is nothing, or no connection."""
         self.dirty = False

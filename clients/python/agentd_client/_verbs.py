@@ -286,6 +286,8 @@ class Verbs:
         if conversation.closed is not None:
             return
         yield from conversation.posts.wait_idle(until)
+        if not conversation.taking and not conversation.out.unsaid and not conversation.posts.unanswered:
+            return  # all it said was answered and it holds nothing: its socket's end says as much
         if conversation.out.connected:
             try:
                 yield from self._answer(Call(conversation.next_cid()), wire.Leave, (), until)
