@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from daemons import PATIENCE_S
+from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
-from agentd.wire.messages import VERSION, DaemonMessage, Error, Hello, Join, Receive, Status, Welcome
+from agentd.wire.messages import VERSION, Accepted, DaemonMessage, Error, Hello, Join, Receive, Status, Welcome
 
 T = TypeVar("T")
 
@@ -33,8 +35,8 @@ class _Connection:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(path))  # with a time-out it would fail where the daemon has not accepted the last ones
         self.sock.settimeout(PATIENCE_S)
-        self.sock.connect(str(path))
 
     def send(self, data: bytes) -> None:
         """These bytes, as they are."""
@@ -75,8 +77,12 @@ class Raw(_Connection):
         self._writer = FrameWriter()
         self._reader: FrameReader[DaemonMessage] = FrameReader(DaemonMessage, _MAX_BODY_BYTES)
         if greet:
-            self.greet()
-            self.join(name, take=take)
+            try:
+                self.greet()
+                self.join(name, take=take)
+            except BaseException:
+                self.close()
+                raise
 
     def greet(self) -> Welcome:
         """Say hello."""
@@ -104,6 +110,11 @@ class Raw(_Connection):
         while data := self._writer.take():
             self.send(data)
 
+    def frame(self, *verbs: Any) -> None:
+        """One frame of exactly these, whatever their size."""
+        encoded = encode(verbs)
+        self.send(len(encoded).to_bytes(4, "little") + encoded)
+
     def start(self, verb: Any) -> int:
         """A call; its cid."""
         verb.cid = self.number()
@@ -116,7 +127,7 @@ class Raw(_Connection):
 
     def answer(self, cid: int) -> Any:
         """The next answer to this call."""
-        found = self._first(lambda m: getattr(m, "cid", None) == cid or _run_has(m, cid))
+        found = self._first(lambda m: getattr(m, "cid", None) == cid)
         if isinstance(found, Error):
             raise Refused(found)
         return found
@@ -146,7 +157,7 @@ class Raw(_Connection):
     def rest(self) -> list[Any]:
         """Everything up to the end of the connection."""
         while data := self.receive():
-            self.seen += self._reader.feed(data)
+            self._take_in(data)
         found = list(self.seen)
         self.seen.clear()
         return found
@@ -156,7 +167,16 @@ class Raw(_Connection):
         data = self.receive()
         if not data:
             raise EOFError(f"the daemon closed the connection; unread: {list(self.seen)}")
-        self.seen += self._reader.feed(data)
+        self._take_in(data)
+
+    def _take_in(self, data: bytes) -> None:
+        for message in self._reader.feed(data):
+            if isinstance(message, Accepted):  # one stands for several calls; here each has its own
+                for place in range(message.count):
+                    cid, id = message.cid + place, message.id + place
+                    self.seen.append(replace(message, cid=cid, id=id, count=1))
+            else:
+                self.seen.append(message)
 
     def _first(self, wanted: Any) -> Any:
         passed = 0
@@ -168,13 +188,6 @@ class Raw(_Connection):
                     return message
             passed = len(self.seen)
             self.read_some()
-
-
-def _run_has(message: Any, cid: int) -> bool:
-    """Whether an Accepted, which can stand for several calls, is about this one."""
-    count = getattr(message, "count", None)
-    first = getattr(message, "cid", 0)
-    return count is not None and hasattr(message, "at") and first <= cid < first + count
 
 
 class Lines(_Connection):
@@ -191,7 +204,7 @@ class Lines(_Connection):
 
     def say(self, *verbs: dict[str, Any]) -> None:
         """Verbs, a line each."""
-        self.send(b"".join(json.dumps(verb).encode() + b"\n" for verb in verbs))
+        self.send(b"".join(json.dumps(verb, ensure_ascii=False).encode() + b"\n" for verb in verbs))
 
     def read(self) -> Any:
         """The next line's object; None at the end."""
