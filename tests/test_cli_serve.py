@@ -12,6 +12,12 @@ from commands import Agentctl, Running
 from daemons import wait_until
 
 
+def only_zombies(pid: int) -> bool:
+    """Whether every child of `pid` has ended."""
+    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    return all(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z" for child in children)
+
+
 def serve(agentctl: Agentctl, *args: str) -> Running:
     running = agentctl.start("serve", "worker", *args)
     wait_until(lambda: "serving as worker" in running.err or running.process.poll() is not None, "for worker to serve")
@@ -109,6 +115,16 @@ def test_stopping_ends_the_command_and_gives_its_message_back(
     assert (shown["id"], shown["attempt"]) == (id, 1)
 
 
+def test_what_a_command_leaves_behind_does_not_hold_up_the_end(agentctl: Agentctl, tmp_path: Path) -> None:
+    """The command is done, but a child of its holds its output open: what it said counts once that child is ended."""
+    running = serve(agentctl, "--", "sh", "-c", 'sleep 600 & touch "$0/up"', str(tmp_path))
+    id = send(agentctl, "hi")
+    wait_until((tmp_path / "up").exists, "for the command to run")
+    wait_until(lambda: only_zombies(running.process.pid), "for the command to end")
+    assert running.end(signal.SIGTERM).status == 0
+    assert state(agentctl, id) == "acked"
+
+
 def test_a_command_that_ignores_sigterm_is_killed(agentctl: Agentctl, tmp_path: Path) -> None:
     stubborn = 'trap "" TERM; touch "$0/up"; while :; do sleep 0.05; done'
     running = serve(agentctl, "--", "sh", "-c", stubborn, str(tmp_path))
@@ -116,6 +132,15 @@ def test_a_command_that_ignores_sigterm_is_killed(agentctl: Agentctl, tmp_path: 
     wait_until((tmp_path / "up").exists, "for the command to run")
     assert running.end(signal.SIGTERM).status == 0
     assert agentctl("recv", "--json", name="worker", status=0).json["id"] == id
+
+
+def test_jobs_end_with_their_first_process(agentctl: Agentctl, tmp_path: Path) -> None:
+    running = serve(agentctl, "--jobs", "2", "--", "sh", "-c", 'touch "$0/up"; sleep 600', str(tmp_path))
+    id = send(agentctl, "hi")
+    wait_until((tmp_path / "up").exists, "for the command to run")
+    running.process.kill()
+    wait_until(lambda: agentctl("recv", name="worker").status == 0, "for the jobs to let go of the name")
+    assert state(agentctl, id) == "acked"
 
 
 def test_a_name_in_use_is_told_at_once(agentctl: Agentctl) -> None:

@@ -133,7 +133,7 @@ def test_recv_follows_until_interrupted(agentctl: Agentctl) -> None:
     assert (result.status, result.err) == (130, "")
 
 
-BODIES: list[tuple[list[str], bytes | None, str, Any]] = [
+BODIES: list[tuple[list[str | bytes], bytes | None, str, Any]] = [
     (["hello"], None, "text", "hello"),
     (['{"a": [1, 2.5, null]}'], None, "json", {"a": [1, 2.5, None]}),
     (["[1, 2]"], None, "json", [1, 2]),
@@ -146,13 +146,14 @@ BODIES: list[tuple[list[str], bytes | None, str, Any]] = [
     (["-"], b"\xff\x00", "bytes", "/wA="),
     (["-"], b"", "text", ""),
     (["@@all: hi"], None, "text", "@all: hi"),
+    ([b"\xff\xfe"], None, "bytes", "//4="),
     (["gr\u00fc\u00df dich \U0001f30d"], None, "text", "gr\u00fc\u00df dich \U0001f30d"),
 ]
 
 
 @pytest.mark.parametrize(("args", "stdin", "content", "body"), BODIES)
 def test_a_body_keeps_its_kind(
-    agentctl: Agentctl, args: list[str], stdin: bytes | None, content: str, body: Any
+    agentctl: Agentctl, args: list[str | bytes], stdin: bytes | None, content: str, body: Any
 ) -> None:
     agentctl("send", "builder", *args, "--allow-absent", name="planner", input=stdin, status=0)
     shown = agentctl("recv", "--json", name="builder", status=0).json
@@ -274,6 +275,14 @@ def test_what_could_not_be_printed_is_not_acked(agentctl: Agentctl, sink: str) -
     assert b"Traceback" not in done.stderr
     shown = agentctl("recv", "--json", name="builder", status=0).json
     assert (shown["id"], shown["attempt"]) == (id, 1)
+
+
+def test_without_a_stdout_nothing_is_taken(agentctl: Agentctl) -> None:
+    id = send(agentctl, "builder", "precious")
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *AGENTCTL, "recv", "--as", "builder"]
+    done = subprocess.run(closed, env=agentctl.env, stderr=subprocess.PIPE, cwd="/", text=True)
+    assert done.returncode == 2 and "stdout is closed" in done.stderr
+    assert agentctl("recv", "--json", name="builder", status=0).json["id"] == id
 
 
 def test_a_closed_pipe_ends_a_list_quietly(agentctl: Agentctl) -> None:

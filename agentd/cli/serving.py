@@ -1,19 +1,22 @@
 """`agentctl serve`: messages in, a command run for each, its exit status turned into what becomes of the message.
 
-One thread and one connection a job; they share the name's mail. The main thread only waits: for the first thread that
-fails, for Ctrl-C or for SIGTERM. Then the commands are ended and what they worked on goes back into the inbox.
+A job is a process with one connection that works on one message at a time; several share the name's mail. The first
+process does the work of a single job itself, and for more it forks them and waits. Each ends on Ctrl-C and SIGTERM:
+it ends its command and gives the message back, no attempt counted. Jobs whose first process is gone end too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from queue import SimpleQueue
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.cli import show
@@ -22,6 +25,8 @@ from agentd.cli.call import Call
 from agentd.wire.errors import BadRequest, NoSuchMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentd_client.blocking import Client, Message
 
 #: A command's exit status for "not now": EX_TEMPFAIL of sysexits.h.
@@ -29,175 +34,233 @@ TRY_AGAIN: Final = 75
 #: How long a command may take to end on SIGTERM before SIGKILL.
 GRACE_S: Final = 5.0
 LONGEST_PAUSE_S: Final = 60.0
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGIO)
 
 
 class Terminated(BaseException):
-    """SIGTERM came: the orderly end of a service."""
-
-
-class Server:
-    """The jobs of one `agentctl serve`."""
-
-    def __init__(self, call: Call, command: tuple[str, ...], jobs: int, *, replace: bool) -> None:
-        self.call = call
-        self.command = command
-        self.events: SimpleQueue[BaseException | None] = SimpleQueue()  # None: one more job takes messages
-        self.stopping = False
-        if shutil.which(command[0]) is None:
-            raise NoSuchFile(f"The command {command[0]!r} is not there, or can't be run", "Nothing was taken.")
-        self.jobs = [
-            Job(self, call.connect(take=True, share=jobs > 1, replace=replace and not number)) for number in range(jobs)
-        ]
-
-    def run(self) -> int:
-        """Serve until told to stop."""
-        signal.signal(signal.SIGTERM, _terminate)
-        try:
-            for job in self.jobs:
-                job.thread.start()
-            for _ in self.jobs:
-                self._next_event()
-            show.warn(f"agentctl: serving as {self.call.name}; Ctrl-C ends it.")
-            self._next_event()
-            return 0
-        except Terminated:
-            return 0
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._stop()
-
-    def _next_event(self) -> None:
-        if (failure := self.events.get()) is not None:
-            raise failure
-
-    def _stop(self) -> None:
-        self.stopping = True
-        deadline = time.monotonic() + GRACE_S
-        for job in self.jobs:
-            job.end_command(signal.SIGTERM)
-        for job in self.jobs:
-            if not job.idle.wait(max(0.0, deadline - time.monotonic())):
-                job.end_command(signal.SIGKILL)
-                job.idle.wait(GRACE_S)
+    """SIGTERM came, or our first process is gone: the orderly end of a service."""
 
 
 def _terminate(*_: object) -> None:
     raise Terminated
 
 
-class Job:
-    """One connection that takes a message at a time, and the command that works on it."""
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is begun here is finished before a signal ends us. Not by blocking signals: a command would inherit that."""
+    came: list[int] = []
+    before = {signum: signal.signal(signum, lambda signum, _: came.append(signum)) for signum in _ENDING}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if came:
+        signal.raise_signal(came[0])
 
-    def __init__(self, server: Server, me: Client) -> None:
-        self.server = server
-        self.me = me
-        self.idle = threading.Event()  # holds no message that it must still give back
-        self.idle.set()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self._child: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()  # between starting a command and ending it
 
-    def _run(self) -> None:
+class Server:
+    """One `agentctl serve`."""
+
+    def __init__(self, call: Call, command: tuple[str, ...], jobs: int, *, replace: bool) -> None:
+        if shutil.which(command[0]) is None:
+            raise NoSuchFile(f"The command {command[0]!r} is not there, or can't be run", "Nothing was taken.")
+        self._call = call
+        self._command = command
+        self._jobs = jobs
+        self._replace = replace
+        self._taking: tuple[int, int] | None = None  # several jobs: a pipe that each holds open while it takes mail
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit status."""
+        signal.signal(signal.SIGTERM, _terminate)
         try:
-            with self.me:
-                self.me.status()  # the first answer: a name that is in use is told before anything is served
-                self.server.events.put(None)
-                while not self.server.stopping:
-                    message = self.me.receive()
-                    if message is not None:
-                        self.idle.clear()
-                        self._handle(message)
-                        self.idle.set()
-        except BaseException as error:
-            self.server.events.put(error)
+            return self._work(self._announce) if self._jobs == 1 else self._fork()
+        except Terminated:
+            return 0
+
+    def _announce(self) -> None:
+        show.warn(f"agentctl: serving as {self._call.name}; Ctrl-C ends it.")
+
+    def _work(self, ready: Callable[[], None]) -> int:
+        """One job, in this process."""
+        with self._call.connect(take=True, share=self._jobs > 1, replace=self._replace) as me:
+            me.status()  # the first answer: a name that is in use is told before anything is served
+            ready()
+            while True:
+                message = me.receive()
+                if message is not None:
+                    Task(self._call, me, message, self._outlast).run(self._command)
+
+    def _outlast(self) -> None:
+        """Wait until no other job takes mail: what is given back must not end up with one that is about to end."""
+        if self._taking is not None:
+            outlet, inlet = self._taking
+            os.close(inlet)
+            select.select([outlet], [], [], GRACE_S)
+
+    def _fork(self) -> int:
+        """As many jobs as processes; ends when one ends."""
+        self._taking = os.pipe()
+        pids: set[int] = set()
+        held: list[int] = []  # a pipe to each, on which nothing is written: its end is our end
+        try:
+            for _ in range(self._jobs):
+                outlet, inlet = os.pipe()
+                lifeline, end = os.pipe()
+                held.append(end)
+                pid = os.fork()
+                if pid == 0:
+                    for fd in (*held, outlet):
+                        os.close(fd)
+                    pids.clear()  # they are not ours
+                    _end_with(lifeline)
+                    return self._work(lambda ready=inlet: os.close(_told(ready)))  # type: ignore[misc]
+                pids.add(pid)
+                os.close(inlet)
+                os.close(lifeline)
+                is_ready = os.read(outlet, 1)
+                os.close(outlet)
+                if not is_ready:
+                    break
+            else:
+                self._announce()
+            os.close(self._taking[1])
+            ended, status = os.wait()
+            pids.discard(ended)
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
         finally:
-            self.idle.set()
+            _stop(pids)
 
-    def end_command(self, signum: int) -> None:
-        """Send a signal to the command and all that it started."""
-        with self._lock:
-            if self._child is not None and self._child.poll() is None:
-                os.killpg(self._child.pid, signum)
 
-    def _handle(self, message: Message) -> None:
+def _told(ready: int) -> int:
+    os.write(ready, b".")
+    return ready
+
+
+def _end_with(lifeline: int) -> None:
+    """Have SIGIO end this process when the other end of `lifeline` closes."""
+    signal.signal(signal.SIGIO, _terminate)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _stop(pids: set[int]) -> None:
+    with _undisturbed():
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        for pid in pids:
+            os.waitpid(pid, 0)
+
+
+class Task:
+    """One message and the command that works on it."""
+
+    def __init__(self, call: Call, me: Client, message: Message, outlast: Callable[[], None]) -> None:
+        self._call = call
+        self._me = me
+        self._message = message
+        self._outlast = outlast
+
+    def run(self, command: tuple[str, ...]) -> None:
+        """Run the command to its end, or to ours."""
+        child = last_words = None
         began = time.monotonic()
-        last_words = LastWords()
-        try:
-            child = self._start(message, last_words)
-            if child is None:
-                self.me.give_back(message.id)
-                return
-            output, _ = child.communicate(message.body)
+        try:  # from here on an interrupted task gives its message back
+            last_words = LastWords()
+            self._message.working()
+            with _undisturbed():
+                child = self._start(command, last_words.inlet)
+                last_words.begin()
+            output, _ = child.communicate(self._message.body)
         except OSError as error:
-            self.me.give_back(message.id)
+            self._me.give_back(self._message.id)
             raise NoSuchFile(
-                f"The command {self.server.command[0]!r} can't be run: {error.strerror}", "The message was given back."
+                f"The command {command[0]!r} can't be run: {error.strerror}", "The message was given back."
             ) from None
-        finally:
-            reason = last_words.end()
-        with self._lock:
-            self._child = None
+        except BaseException:
+            with _undisturbed():
+                if child is None or last_words is None or _end(child):
+                    self._outlast()
+                    self._me.give_back(self._message.id)
+                    self._tell("given back", None, began)
+                else:  # it was done before, and others that it left behind held its output open
+                    output, _ = child.communicate()
+                    self._settle(child.returncode, output, last_words.wait(), began)
+            raise
+        with _undisturbed():
+            self._settle(child.returncode, output, last_words.wait(), began)
+
+    def _start(self, command: tuple[str, ...], stderr: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=os.environ | self._about(),
+            start_new_session=True,  # so that it is ended by us, with all that it started, not by the terminal
+        )
+
+    def _about(self) -> dict[str, str]:
+        return {
+            "AGENTD_MESSAGE_ID": self._message.id,
+            "AGENTD_SENDER": self._message.sender,
+            "AGENTD_AGENT": str(self._call.name),
+            "AGENTD_ATTEMPT": str(self._message.attempt),
+            "AGENTD_CONTENT": str(self._message.content),
+        }
+
+    def _settle(self, status: int, output: bytes, reason: str, began: float) -> None:
         try:
-            done = self._settle(message, child.returncode, output, reason)
+            done = self._settled(status, output, reason)
         except NoSuchMessage as error:  # it expired meanwhile, or somebody else settled it
             done = error.message
-        self._tell(message, done, child.returncode, time.monotonic() - began)
+        self._tell(done, status, began)
 
-    def _start(self, message: Message, last_words: LastWords) -> subprocess.Popen[bytes] | None:
-        about = {
-            "AGENTD_MESSAGE_ID": message.id,
-            "AGENTD_SENDER": message.sender,
-            "AGENTD_AGENT": str(self.server.call.name),
-            "AGENTD_ATTEMPT": str(message.attempt),
-            "AGENTD_CONTENT": str(message.content),
-        }
-        with self._lock:
-            if self.server.stopping:
-                return None
-            message.working()
-            self._child = subprocess.Popen(
-                self.server.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=last_words.inlet,
-                env=os.environ | about,
-                start_new_session=True,  # so that it is ended by us, with all that it started, not by the terminal
-            )
-            return self._child
-
-    def _settle(self, message: Message, status: int, output: bytes, reason: str) -> str:
+    def _settled(self, status: int, output: bytes, reason: str) -> str:
         """What becomes of the message, in one word."""
-        if self.server.stopping:
-            self.me.give_back(message.id)
-            return "given back"
+        message = self._message
         if status == 0 and message.wants_reply:
             try:
-                message.reply(value_of(output), timeout=self.server.call.patience_s)
+                self._me.reply(message.id, value_of(output), timeout=self._call.patience_s)
             except BadRequest as error:
-                message.reject(f"its reply can't be sent: {error.message}")
+                self._me.reject(message.id, f"its reply can't be sent: {error.message}")
                 return "rejected"
             return "replied"
         if status == 0:
-            self.me.ack(message.id)
+            self._me.ack(message.id)
             return "acked"
         if status == TRY_AGAIN:
             pause_s = min(LONGEST_PAUSE_S, 2.0 ** (message.attempt - 1))
-            message.nack(reason or "not now", after=pause_s)
+            self._me.nack(message.id, reason or "not now", after=pause_s)
             return "nacked"
         how = f"exit {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
-        message.reject(f"{how}: {reason}" if reason else how)
+        self._me.reject(message.id, f"{how}: {reason}" if reason else how)
         return "rejected"
 
-    def _tell(self, message: Message, done: str, status: int, took_s: float) -> None:
-        if self.server.call.as_json:
+    def _tell(self, done: str, status: int | None, began: float) -> None:
+        message = self._message
+        took_s = time.monotonic() - began
+        if self._call.as_json:
             told: dict[str, Any] = {"id": message.id, "sender": message.sender, "done": done}
             show.emit(told | {"exit": status, "took_s": round(took_s, 3)})
         else:
-            colour = "red" if status else "green"
-            show.say(
-                f"{show.paint(done, colour)}  {message.id}  from {message.sender}  exit {status}  {show.span(took_s)}"
-            )
+            word = show.paint(done, "red" if status else "green")
+            how = [] if status is None else [f"exit {status}"]
+            show.say(show.GAP.join([word, message.id, f"from {message.sender}", *how, show.span(took_s)]))
+
+
+def _end(child: subprocess.Popen[bytes]) -> bool:
+    """End the command and all that it started; whether it still ran."""
+    ran = child.poll() is None
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, signum)
+            child.wait(GRACE_S)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
+    return ran
 
 
 class LastWords:
@@ -213,11 +276,16 @@ class LastWords:
         with open(self._outlet, "rb") as outlet:
             for line in outlet:
                 self._last = line.strip() or self._last
-                if sys.stderr is not None:
-                    show.warn(line.decode("utf-8", "backslashreplace").rstrip("\n"))
+                show.warn(line.decode("utf-8", "backslashreplace").rstrip("\n"))
 
-    def end(self) -> str:
+    def begin(self) -> None:
+        """The command has its own copy now: where that is closed is the end."""
+        inlet, self.inlet = self.inlet, -1
+        if inlet >= 0:
+            os.close(inlet)
+
+    def wait(self) -> str:
         """Wait for its end; the last line."""
-        os.close(self.inlet)
+        self.begin()
         self._thread.join()
         return show.cell(self._last.decode("utf-8", "backslashreplace"))[-500:]

@@ -126,7 +126,7 @@ def inbox(call: Call, name: str | None, limit: int) -> int:
         return 0
     rows = []
     for one in mail:
-        state = f"held by {one.holder}" if one.holder else str(one.state)
+        state = f"held by {one.holder}" if one.holder not in ("", "held") else one.holder or str(one.state)
         if one.attempt > 1:
             state += f", attempt {one.attempt}"
         preview = show.cell(one.preview) if one.content != "bytes" else "(bytes)"
@@ -141,7 +141,7 @@ def inbox(call: Call, name: str | None, limit: int) -> int:
 @argument("ids", metavar="ID...", nargs=-1, required=True)
 def ack(call: Call, ids: tuple[str, ...]) -> int:
     """Say that you are done with messages you hold."""
-    return _settle(call, ids, "acked", lambda me, id: me.ack(id))
+    return _settle(call, "ack", ids, "acked", lambda me, id: me.ack(id))
 
 
 @verb("agentctl nack k7qa --reason 'the database is down' --after 5m")
@@ -150,7 +150,7 @@ def ack(call: Call, ids: tuple[str, ...]) -> int:
 @option("--after", type=DURATION, default=0.0, metavar="TIME", help="Try again in TIME at the earliest.")
 def nack(call: Call, ids: tuple[str, ...], reason: str, after: float) -> int:
     """Give messages you hold back to the inbox, to be tried again."""
-    return _settle(call, ids, "nacked", lambda me, id: me.nack(id, reason, after=after))
+    return _settle(call, "nack", ids, "nacked", lambda me, id: me.nack(id, reason, after=after))
 
 
 @verb("agentctl reject k7qa --reason 'there is no such branch'")
@@ -158,11 +158,13 @@ def nack(call: Call, ids: tuple[str, ...], reason: str, after: float) -> int:
 @option("--reason", default="", metavar="TEXT", help="Why; the sender and `agentctl dead` see it.")
 def reject(call: Call, ids: tuple[str, ...], reason: str) -> int:
     """Say that nobody will ever do it: the messages become dead letters now."""
-    return _settle(call, ids, "rejected", lambda me, id: me.reject(id, reason))
+    return _settle(call, "reject", ids, "rejected", lambda me, id: me.reject(id, reason))
 
 
-def _settle(call: Call, ids: tuple[str, ...], done: str, settle: Callable[[Client, str], object]) -> int:
-    call.must_name("This")
+def _settle(
+    call: Call, verb_name: str, ids: tuple[str, ...], done: str, settle: Callable[[Client, str], object]
+) -> int:
+    call.must_name(verb_name)
     whole = []
     with call.connect() as me:
         for id in ids:
