@@ -62,21 +62,20 @@ def _misplaced(pattern: str) -> bool:
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A checked pattern as an expression to fullmatch topics with."""
-    parts = re.split("([:.])", pattern)  # segment, separator, segment, ...
-    out: list[str] = []
-    for index in range(0, len(parts), 2):
-        segment = parts[index]
-        before = re.escape(parts[index - 1]) if index else ""
-        if segment != "**":
-            out.append(before + re.escape(segment).replace(r"\*", "[^:.]*"))
-        elif not index:  # "**" or "**:rest": zero segments take their separator with them
-            out.append(".*" if len(parts) == 1 else "")
-            if len(parts) > 1:
-                parts[1] = ""
-                out.append("(?:.*[:.])?")
+    first, *rest = re.split("([:.])", pattern)  # segment, separator, segment, ...
+    expression = ".*" if first == "**" else _segment(first)
+    for separator, segment in zip(map(re.escape, rest[::2]), rest[1::2], strict=True):
+        if segment == "**":
+            expression += f"(?:{separator}.*)?"  # zero segments take their separator with them
+        elif expression == ".*":
+            expression = f"(?:.*{separator})?" + _segment(segment)
         else:
-            out.append(f"(?:{before}.*)?")
-    return re.compile("".join(out), re.DOTALL)
+            expression += separator + _segment(segment)
+    return re.compile(expression, re.DOTALL)
+
+
+def _segment(glob: str) -> str:
+    return re.escape(glob).replace(r"\*", "[^:.]*")
 
 
 # Ids: 64 bits, counted up from the time of the daemon's start (seconds and their fraction, 32 bits each), which the
