@@ -111,16 +111,19 @@ class Inboxes:
             _, entry = waiting.popitem(last=False)
             self._hand(entry, session)
 
-    def receive(self, session: Session, credit: int) -> None:
-        """Grant (or take back) credit."""
+    def receive(self, session: Session, credit: int) -> int:
+        """Grant credit, or take back what is not used yet; how much it was."""
         if not session.takes:
             raise NotPermitted(
                 f"This session only sends as {session.name}; it takes no mail",
                 "Join under the name without take=False.",
             )
-        session.credit = max(0, session.credit + credit)
+        before = session.credit
+        session.credit = max(0, before + credit)
+        change = abs(session.credit - before)
         if credit > 0:
             self.pump(session.agent)
+        return change
 
     # Verdicts of the receiver.
 

@@ -74,8 +74,7 @@ def unsubscribe(session: ServedSession, verb: wire.Unsubscribe, now: float) -> N
 
 
 def receive(session: ServedSession, verb: wire.Receive, now: float) -> None:
-    session.server.hub.inboxes.receive(session, verb.credit)
-    _done(session, verb.cid)
+    _done(session, verb.cid, session.server.hub.inboxes.receive(session, verb.credit))
 
 
 def delivered(session: ServedSession, verb: wire.Delivered, now: float) -> None:
