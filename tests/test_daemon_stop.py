@@ -11,7 +11,7 @@ import pytest
 from daemons import Daemon, wait_until
 from raw import Opener, Raw
 
-from agentd.hub.kept import Kept
+from agentd.hub.kept import Kept, encode
 from agentd.server import keeper
 from agentd.wire import messages as wire
 from agentd.wire.bodies import Content
@@ -207,16 +207,20 @@ def _truncated(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
+def _unsealed(data: bytes) -> Kept:
+    return msgspec.msgpack.decode(data[12:], type=Kept)
+
+
 def _another_format(data: bytes) -> bytes:
-    kept = msgspec.msgpack.decode(keeper.unsealed(data), type=Kept)
+    kept = _unsealed(data)
     kept.format = 99
-    return keeper.sealed(msgspec.msgpack.encode(kept))
+    return encode(kept)
 
 
 def _a_bad_name(data: bytes) -> bytes:
-    kept = msgspec.msgpack.decode(keeper.unsealed(data), type=Kept)
+    kept = _unsealed(data)
     kept.mail[0].to = kept.names[0].name = "no/name"
-    return keeper.sealed(msgspec.msgpack.encode(kept))
+    return encode(kept)
 
 
 def _a_flipped_bit(data: bytes) -> bytes:

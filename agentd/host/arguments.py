@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from agentd.host.config import Config, load_config
 from agentd.wire.paths import check_socket_path, config_path, runtime_dir, state_dir
@@ -22,7 +21,7 @@ It runs in the foreground until SIGTERM or Ctrl-C, then delivers or keeps what i
 """
 
 
-class Settings(Struct):
+class Settings(NamedTuple):
     """What the daemon is started with."""
 
     config: Config

@@ -1,11 +1,15 @@
-"""What outlives an orderly stop: names, undelivered mail, dead letters. The stop-gap until there is a journal."""
+"""What outlives an orderly stop: names, undelivered mail, dead letters. The stop-gap until there is a journal.
+
+magic (8 bytes) | crc32c of what follows (4 bytes, little-endian) | msgpack of Kept
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct, msgpack
 
+from agentd._native import crc32c
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, Entry
 from agentd.wire.errors import BadRequest
@@ -13,6 +17,7 @@ from agentd.wire.messages import Message, Transition
 from agentd.wire.names import check_name
 
 FORMAT: Final = 1
+MAGIC: Final = b"agentdK1"
 
 
 class KeptMessage(Struct, array_like=True):
@@ -62,12 +67,27 @@ def collect(hub: Hub, now: float) -> Kept:
     )
 
 
-def check(kept: Kept) -> None:
-    """BadRequest for what no daemon can have kept: the hub is to be filled whole or not at all."""
+def encode(kept: Kept) -> bytes:
+    """As it lies on disk."""
+    data = msgpack.encode(kept)
+    return MAGIC + crc32c(data).to_bytes(4, "little") + data
+
+
+def decode(data: bytes) -> Kept:
+    """From disk. BadRequest for what no daemon can have kept: the hub is to be filled whole or not at all."""
+    start = len(MAGIC) + 4
+    packed = memoryview(data)[start:]
+    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : start] != crc32c(packed).to_bytes(4, "little"):
+        raise BadRequest("it is cut short, damaged, or something else")
+    try:
+        kept = msgpack.decode(packed, type=Kept)
+    except (MsgspecError, UnicodeDecodeError) as error:
+        raise BadRequest(str(error)) from None
     if kept.format != FORMAT:
         raise BadRequest(f"format {kept.format}, not {FORMAT}")
     for name in {*(name.name for name in kept.names), *(item.to for item in (*kept.mail, *kept.dead))}:
         check_name(name)
+    return kept
 
 
 def restore(hub: Hub, kept: Kept, now: float) -> None:

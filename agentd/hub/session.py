@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import Accepted, Error
+from agentd.wire.messages import Accepted, DaemonMessage, Error
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
@@ -40,11 +38,11 @@ class Session:
         self.watching: dict[int, int] = {}  # by cid: the messages of whose state it waits to be told
         self._run: Accepted | None = None
 
-    def write(self, message: msgspec.Struct) -> None:
+    def write(self, message: DaemonMessage) -> None:
         """Queue a message for the client; the one thing a kind of session must bring."""
         raise NotImplementedError
 
-    def push(self, message: msgspec.Struct) -> None:
+    def push(self, message: DaemonMessage) -> None:
         """Tell the client, after everything it was told before."""
         if self._run is not None:
             self.end_run()

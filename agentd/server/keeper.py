@@ -1,7 +1,5 @@
 """The file that carries names and kept mail from one run of the daemon to the next.
 
-    magic (8 bytes) | crc32c of what follows (4 bytes, little-endian) | msgpack of hub/kept.py's Kept
-
 It is written at an orderly stop (temporary file, fsync, rename, fsync of the directory) and consumed at the next start:
 a message acked after that must not come back out of an old file. A kill or a power cut loses what came in since.
 """
@@ -12,18 +10,13 @@ import logging
 import os
 from pathlib import Path
 
-import msgspec
-
-from agentd._native import crc32c
 from agentd.hub import kept
 from agentd.hub.hub import Hub
-from agentd.hub.kept import Kept
 from agentd.wire.errors import BadRequest
 
 log = logging.getLogger(__name__)
 
 FILE = "kept"
-MAGIC = b"agentdK1"
 
 
 class Keeper:
@@ -42,9 +35,8 @@ class Keeper:
         except FileNotFoundError:
             return
         try:
-            found = msgspec.msgpack.decode(unsealed(data), type=Kept)
-            kept.check(found)
-        except (msgspec.MsgspecError, UnicodeDecodeError, BadRequest) as error:
+            found = kept.decode(data)
+        except BadRequest as error:
             aside = self._path.with_suffix(".broken")
             self._path.rename(aside)
             log.error("%s can't be read (%s): set aside as %s", self._path, str(error).partition("\n")[0], aside)
@@ -58,7 +50,7 @@ class Keeper:
         found = kept.collect(hub, now)
         making = self._path.with_suffix(".tmp")
         with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(sealed(msgspec.msgpack.encode(found)))
+            file.write(kept.encode(found))
             file.flush()
             os.fsync(file.fileno())
         making.rename(self._path)
@@ -68,16 +60,3 @@ class Keeper:
         finally:
             os.close(directory)
         log.info("kept %d names, %d messages, %d dead letters", len(found.names), len(found.mail), len(found.dead))
-
-
-def sealed(data: bytes) -> bytes:
-    return MAGIC + crc32c(data).to_bytes(4, "little") + data
-
-
-def unsealed(sealed: bytes) -> memoryview:
-    """What was sealed; BadRequest when that is not what lies there."""
-    start = len(MAGIC) + 4
-    data = memoryview(sealed)[start:]
-    if sealed[: len(MAGIC)] != MAGIC or int.from_bytes(sealed[len(MAGIC) : start], "little") != crc32c(data):
-        raise BadRequest("it is cut short, damaged, or something else")
-    return data

@@ -11,15 +11,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
 from agentd.host.process import command_of
 from agentd.server.reaper import Peer, last_words, peer_of
 from agentd.server.served import ServedSession
 from agentd.wire import ndjson
 from agentd.wire.errors import AgentdError, BadRequest, Busy
 from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
-from agentd.wire.messages import ClientMessage, Error
+from agentd.wire.messages import ClientMessage, DaemonMessage, Error
 from agentd.wire.ndjson import LineReader, LineWriter
 
 if TYPE_CHECKING:
@@ -107,6 +105,8 @@ class SocketSession(asyncio.Protocol, ServedSession):
     def connection_lost(self, error: Exception | None) -> None:
         """The socket's end."""
         self.close("gone" if error is None else f"gone: {error}")
+        if self._late is not None:
+            self._late.cancel()
         self.server.socket_closed(self)
 
     def close(self, why: str, *, error: AgentdError | None = None) -> None:
@@ -127,6 +127,8 @@ class SocketSession(asyncio.Protocol, ServedSession):
             self._transport.abort()
         else:
             self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._late = self.server.loop.call_later(self.server.config.connections.hello_s, self._transport.abort)
         self.server.session_gone(self, why)
 
     # In.
@@ -175,7 +177,7 @@ class SocketSession(asyncio.Protocol, ServedSession):
 
     # Out.
 
-    def write(self, message: msgspec.Struct) -> None:
+    def write(self, message: DaemonMessage) -> None:
         """Queue a message; the server sends it at the end of this turn."""
         if not self.closed:
             self.writer.push(message)
