@@ -500,9 +500,9 @@ def test_a_window_grants_its_size_and_one_for_each_that_is_settled(fake: Fake) -
     one, two, three = (fake.take(window) for _ in range(3))
     assert fake.heard() == [wire.Delivered([1, 2, 3])]
     fake.client.ack(one)
-    fake.client.settle(two, wire.Nack(0, 2, "later"))
+    fake.client.mail.settle(two, wire.Nack(0, 2, "later"))
     assert fake.heard() == [wire.Ack(0, [1]), wire.Nack(0, 2, "later"), wire.Receive(0, 2)]
-    fake.client.settle(three, wire.GiveBack(0, [3]))
+    fake.client.mail.settle(three, wire.GiveBack(0, [3]))
     assert fake.heard() == [wire.GiveBack(0, [3]), wire.Receive(0, 1)]
 
 
@@ -511,7 +511,7 @@ def test_delivered_is_said_before_what_the_application_made_of_it(fake: Fake) ->
     window.open()
     fake.heard()
     fake.mail(1)
-    fake.client.settle(fake.take(window), wire.Nack(0, 1, "no"))
+    fake.client.mail.settle(fake.take(window), wire.Nack(0, 1, "no"))
     assert [type(verb) for verb in fake.heard()] == [wire.Delivered, wire.Nack, wire.Receive]
 
 

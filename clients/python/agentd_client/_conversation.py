@@ -35,9 +35,7 @@ from agentd.wire.messages import (
     Joined,
     LaggedEvent,
     Message,
-    Nack,
     Receipt,
-    Reject,
     Send,
     State,
     Subscribed,
@@ -60,6 +58,10 @@ CLIENT: Final = "agentd_client 1"
 #: The daemon is believed: it says what its own limit is only after the reader was made.
 _MAX_READ_BYTES: Final = 1 << 30
 _ACCEPTED = State.ACCEPTED
+#: A loop that posts or acks without a pause is written out so often, so that the daemon works beside it, not after it.
+_GATHER_BYTES: Final = 16 * 1024
+#: What a post has beyond its body, and what is reckoned for an ack.
+_POST_BYTES: Final = 64
 
 R = TypeVar("R", bound=Received)
 C = TypeVar("C", bound=Call)
@@ -252,7 +254,10 @@ class Conversation(Generic[R, P]):
             ticket.waits_for = options.wait
         posts.unanswered += 1
         posts.unanswered_bytes = unanswered_bytes
-        if not out.dirty:
+        out.gathered += size_bytes + _POST_BYTES
+        if out.gathered > _GATHER_BYTES:
+            self._hurry()
+        elif not out.dirty:
             out.touch()
         return ticket
 
@@ -282,32 +287,11 @@ class Conversation(Generic[R, P]):
         window = received.window
         if window is not None:
             window.unsettled -= 1
-        if not out.dirty:
+        out.gathered += _POST_BYTES
+        if out.gathered > _GATHER_BYTES:
+            self._hurry()
+        elif not out.dirty:
             out.touch()
-
-    def settle(self, received: Received, verb: Nack | Reject | GiveBack) -> None:
-        """Say something else than ack, once, and wait for no answer."""
-        if not received.settled:
-            self.settled(received, seen=type(verb) is not GiveBack)
-            self.out.say(verb)
-
-    def settled(self, received: Received, seen: bool) -> bool:
-        """What is said next settles it; whether nothing had before. `seen`: it does not say `delivered` by itself."""
-        if received.settled:
-            return False
-        received.settled = True
-        if not seen:
-            self.out.delivered.pop(received.wire.id, None)
-        if received.window is not None:
-            received.window.unsettled -= 1
-        return True
-
-    def unsettled(self, received: Received) -> None:
-        """What should have settled it was refused: it is still ours."""
-        received.settled = False
-        if received.window is not None:
-            received.window.unsettled += 1
-            self.mail.shrunk()
 
     def give_back(self, ids: list[int]) -> None:
         """The application never saw these."""

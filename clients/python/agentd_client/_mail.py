@@ -13,11 +13,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from agentd.wire.errors import BadRequest
-from agentd.wire.messages import Message, Receive
+from agentd.wire.messages import GiveBack, Message, Nack, Receive, Reject
 from agentd_client.receipt import Call, Steps
 
 if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
+    from agentd_client.message import Received
 
 MAX_WINDOW = 1 << 16
 _MAX_CREDIT = 1 << 20
@@ -92,6 +93,32 @@ class Mail:
                 self.waiters.remove(call)
             elif self.buffer and self.waiters:  # woken for a message that another took, or that we leave
                 self.waiters.popleft().settle()
+
+    # How the application is done with one, other than by an ack.
+
+    def settle(self, received: Received, verb: Nack | Reject | GiveBack) -> None:
+        """Say something else than ack, once, and wait for no answer."""
+        if not received.settled:
+            self.settled(received, seen=type(verb) is not GiveBack)
+            self._conversation.out.say(verb)
+
+    def settled(self, received: Received, seen: bool) -> bool:
+        """What is said next settles it; whether nothing had before. `seen`: it does not say `delivered` by itself."""
+        if received.settled:
+            return False
+        received.settled = True
+        if not seen:
+            self._conversation.out.delivered.pop(received.wire.id, None)
+        if received.window is not None:
+            received.window.unsettled -= 1
+        return True
+
+    def unsettled(self, received: Received) -> None:
+        """What should have settled it was refused: it is still ours."""
+        received.settled = False
+        if received.window is not None:
+            received.window.unsettled += 1
+            self.shrunk()
 
 
 class Window:

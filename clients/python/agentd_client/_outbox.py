@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 class Outbox:
     """Without a connection it keeps what is said for the next one, except `delivered`: that died with the last."""
 
-    __slots__ = ("_greeting", "_wake", "_writer", "acks", "connected", "delivered", "delivering", "dirty", "push")
+    __slots__ = (
+        "_greeting",
+        "_wake",
+        "_writer",
+        "acks",
+        "connected",
+        "delivered",
+        "delivering",
+        "dirty",
+        "gathered",
+        "push",
+    )
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -26,6 +37,7 @@ class Outbox:
         self.acks: list[int] = []
         self.delivered: dict[int, None] = {}  # an ack in the same write says it too, and takes its id out again
         self.delivering: list[Feed] = []
+        self.gathered = 0  # about how many bytes the posts and acks since the last take will have
         self._greeting = b""
         self._writer = FrameWriter()
         self.push: Callable[[Any], None] = self._writer.push
@@ -83,6 +95,7 @@ class Outbox:
     def take(self, mail: Mail | None) -> bytes:
         """What to write next; empty when there is nothing, or no connection."""
         self.dirty = False
+        self.gathered = 0
         if not self.connected:
             return b""
         self._say_gathered()

@@ -105,7 +105,7 @@ class Verbs:
         if received.settled:
             return
         conversation.check()
-        conversation.settled(received, seen=True)
+        conversation.mail.settled(received, seen=True)
         yield from self.call(type(verb), received.wire.id, *fields)
 
     # What ends in a receipt.
@@ -156,7 +156,7 @@ class Verbs:
             yield from self._connection(until)
             conversation.check_size(len(data))
             call = Submitted(conversation.next_cid(), waits_for=wait)
-            settling = answered is not None and conversation.settled(answered, seen=False)
+            settling = answered is not None and conversation.mail.settled(answered, seen=False)
             try:
                 conversation.out.say(kind(call.cid, to, content, data, options))
                 conversation.open(call)
@@ -170,7 +170,7 @@ class Verbs:
             if error is None:
                 return ended(call)
             if answered is not None and settling:
-                conversation.unsettled(answered)
+                conversation.mail.unsettled(answered)
             if not isinstance(error, (Backpressure, RateLimited)):
                 raise error
             pause = error.retry_after or min(2 * pause, 1.0)

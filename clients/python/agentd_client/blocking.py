@@ -1,7 +1,7 @@
 """The blocking face: the same names without await, on one plain socket.
 
 A client belongs to the thread that entered it. It reads and writes only inside its calls: what is posted travels when
-64 KiB are together, with the next call that waits, on flush() and on leaving. One that only sends joins together with
+16 KiB are together, with the next call that waits, on flush() and on leaving. One that only sends joins together with
 its first call, so that one verb costs one round trip; that call raises what joining was refused with.
 """
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 #: How long leaving waits for the answers to posts.
 CLOSE_S: Final = 5.0
-#: What is posted is gathered until so much is together.
-BATCH_BYTES: Final = 64 * 1024
-POST_BYTES: Final = 64  # of a post beyond its body, about
 #: In a fast loop over inbox(), what was handed over is said so often.
 SAY_S: Final = 0.001
 
@@ -87,7 +84,7 @@ class Message(Received, eq=False):
 
     def give_back(self) -> None:
         """Not wanted after all: to the front of the inbox, no attempt counted."""
-        self.client.conversation.settle(self, GiveBack(0, [self.wire.id]))
+        self.client.conversation.mail.settle(self, GiveBack(0, [self.wire.id]))
         self.client.say()
 
     def working(self) -> None:
@@ -113,7 +110,9 @@ class Message(Received, eq=False):
             self.ack()
         elif conversation.closed is None:
             id = self.wire.id
-            conversation.settle(self, Nack(0, id, failure(error)) if issubclass(kind, Exception) else GiveBack(0, [id]))
+            conversation.mail.settle(
+                self, Nack(0, id, failure(error)) if issubclass(kind, Exception) else GiveBack(0, [id])
+            )
             self.client.say()
 
 
@@ -211,12 +210,11 @@ class Client:
         self._plug = Plug(find_socket(socket))
         join = make_join(name, share, replace, take)
         self.conversation: Conversation[Message, Ticket] = Conversation(
-            join, self, Message, self._ticket, _nothing, _nothing, _nothing
+            join, self, Message, self._ticket, _nothing, _nothing, self._plug.say
         )
         self.verbs = Verbs(self.conversation, timeout)
         self.drive = self._plug.drive
         self.say = self._plug.say
-        self._unsaid_bytes = 0
 
     def __enter__(self) -> Client:
         self._plug.open(self.conversation)

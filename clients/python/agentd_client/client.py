@@ -69,7 +69,7 @@ class Message(Received, eq=False):
 
     async def give_back(self) -> None:
         """Not wanted after all: to the front of the inbox, no attempt counted."""
-        self.client.conversation.settle(self, GiveBack(0, [self.wire.id]))
+        self.client.conversation.mail.settle(self, GiveBack(0, [self.wire.id]))
 
     def working(self) -> None:
         """Still at it."""
@@ -92,7 +92,9 @@ class Message(Received, eq=False):
             conversation.ack(self)
         elif conversation.closed is None:
             id = self.wire.id
-            conversation.settle(self, Nack(0, id, failure(error)) if issubclass(kind, Exception) else GiveBack(0, [id]))
+            conversation.mail.settle(
+                self, Nack(0, id, failure(error)) if issubclass(kind, Exception) else GiveBack(0, [id])
+            )
 
 
 class Inbox:
