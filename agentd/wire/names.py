@@ -89,7 +89,12 @@ ID_LETTERS: Final = 13
 
 def id_text(id: int) -> str:
     """The 13 letters of an id."""
-    return "".join(_ALPHABET[(id >> shift) & 31] for shift in range(0, 5 * ID_LETTERS, 5))
+    a = _ALPHABET  # written out: every receipt has one, and a loop takes three times as long
+    return (
+        f"{a[id & 31]}{a[id >> 5 & 31]}{a[id >> 10 & 31]}{a[id >> 15 & 31]}{a[id >> 20 & 31]}{a[id >> 25 & 31]}"
+        f"{a[id >> 30 & 31]}{a[id >> 35 & 31]}{a[id >> 40 & 31]}{a[id >> 45 & 31]}{a[id >> 50 & 31]}{a[id >> 55 & 31]}"
+        f"{a[id >> 60]}"
+    )
 
 
 def id_prefix(text: str) -> tuple[int, int]:
