@@ -24,6 +24,9 @@ _BYTES: Final = Content.BYTES
 _TEXT: Final = Content.TEXT
 _JSON: Final = Content.JSON
 
+#: What JSON says as it is.
+_PLAIN: Final = frozenset({str, int, bool})
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
@@ -39,8 +42,8 @@ def encode_body(value: object) -> tuple[Content, bytes]:
             raise BadBody(f"The text can't be sent as UTF-8: {error.reason} at character {error.start}") from None
     if isinstance(value, (bytearray, memoryview)):
         return _BYTES, bytes(value)
-    _check_json(value)
     try:
+        _check_json(value)
         return _JSON, _encoder.encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise BadBody(f"The body can't be sent as JSON: {error}", "Send bytes, str, or what JSON can hold.") from None
@@ -58,13 +61,21 @@ def decode_body(content: Content, body: bytes) -> object:
 
 def _check_json(value: object) -> None:
     """Refuse what the JSON encoder would change silently: NaN becomes null, nested bytes become base64 text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadBody(f"The body can't be sent as JSON: {value} is no JSON number", "Send None or text in its place.")
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    kind = type(value)
+    if kind in _PLAIN or value is None:
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadBody(f"The body can't be sent as JSON: {value} is no JSON number", "Send None or text instead.")
+    elif isinstance(value, (bytes, bytearray, memoryview)):
         raise BadBody("The body can't be sent as JSON: it has bytes inside", "Send bytes alone, or encode them.")
-    if isinstance(value, dict):
-        for item in value.values():
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_json(key)
             _check_json(item)
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             _check_json(item)
+    else:  # a dataclass or msgspec.Struct is an object of its fields
+        for name in getattr(kind, "__struct_fields__", ()) or getattr(kind, "__dataclass_fields__", ()):
+            _check_json(getattr(value, name, None))
