@@ -215,7 +215,7 @@ def test_questions_with_large_answers_asked_in_one_breath(daemon: Daemon, raw: O
     for number in range(300):
         me.ask(wire.Send(0, f"agent-{number}", TEXT, b"x" * 100, Options(allow_absent=True)))
     before = rss(daemon)
-    raw("curious").say(*[wire.Agents(5)] * 2000)  # 30 KiB each
+    raw("curious").say(*[wire.Agents(5)] * 1000)  # 30 KiB each
     assert me.ask(wire.Status(0)).sessions == 2
     assert rss(daemon) - before < 16 * MIB
 
@@ -232,6 +232,20 @@ def test_who_does_not_read_and_dies_leaves_nothing(daemon: Daemon, raw: Opener) 
         wait_until(lambda: not agent(me, "deaf").live)
     wait_until(lambda: me.ask(wire.Stats(0)).fds == fds)
     assert me.ask(wire.Status(0)).waiting == 30
+
+
+def test_who_is_ended_and_does_not_read_why_keeps_no_descriptor(daemon: Daemon, raw: Opener) -> None:
+    """Too little unread to be stopped for it, too much to be flushed: its socket is let go all the same."""
+    daemon.config(connections={"hello_s": 0.3})
+    me = raw("me")
+    fds = me.ask(wire.Stats(0)).fds
+    for number in range(20):
+        deaf = raw(f"deaf-{number}", take=True)
+        deaf.take(100)
+        for _ in range(6):
+            me.ask(wire.Send(0, f"deaf-{number}", TEXT, bytes(60_000)))
+        deaf.send(b"\xff\xff\xff\xff")
+    wait_until(lambda: me.ask(wire.Stats(0)).fds == fds, "for twenty sockets to be let go")
 
 
 # More than there is room for.
