@@ -810,3 +810,16 @@ def test_the_blocking_client_never_imports_asyncio(module: str) -> None:
     code = f"import sys, {module}; print({{'asyncio', 'dataclasses', 'logging', 'random'}} & sys.modules.keys())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_what_expired_on_its_way_is_not_handed_over(fake: Fake) -> None:
+    """It goes back, and the daemon says that it expired; the next one is handed over instead."""
+    receive = Running(fake.verbs.receive(None))
+    fake.heard()
+    fake.mail(7, expires_at=1.0)
+    receive.go_on()
+    assert not receive.done
+    assert fake.heard_one(wire.GiveBack).ids == [7]
+    fake.mail(8, expires_at=4e9)
+    receive.go_on()
+    assert receive.result.id == 8

@@ -10,6 +10,7 @@ Before each write the grant is made to fit: places = granted + len(buffer). What
 from __future__ import annotations
 
 from collections import deque
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from agentd.wire.errors import BadRequest
@@ -51,6 +52,16 @@ class Mail:
         self.buffer.append(message)
         if self.waiters:
             self.waiters.popleft().settle()
+
+    def next(self) -> Message | None:
+        """What to hand over next. What expired on its way here goes back, and the daemon ends it."""
+        while self.buffer:
+            message = self.buffer.popleft()
+            details = message.details
+            if details is None or details.expires_at is None or details.expires_at > time():
+                return message
+            self._conversation.give_back([message.id])
+        return None
 
     def shrunk(self) -> None:
         """A consumer's places are gone: withdraw their credit, give back what came for them."""

@@ -220,18 +220,17 @@ class Verbs:
         conversation.say_grant()
         held = 1  # our place, until it is taken, withdrawn or left
         try:
-            while not mail.buffer and not _is_over(until):
+            while (message := mail.next()) is None and not _is_over(until):
                 yield from mail.wait(until)
                 conversation.check_taking()
-            if not mail.buffer and conversation.out.connected:
+            if message is None and conversation.out.connected:
                 held = 0
                 yield from self._withdraw()
                 conversation.check_taking()
-            if not mail.buffer:
-                return None
-            message = mail.buffer.popleft()
-            mail.receiving -= held
-            held = 0
+                message = mail.next()
+            if message is not None:
+                mail.receiving -= held
+                held = 0
             return message
         finally:
             mail.receiving -= held

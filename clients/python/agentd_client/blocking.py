@@ -124,7 +124,7 @@ class Inbox:
         self._client = client
         self._conversation = client.conversation
         self._window = Window(self._conversation, size)
-        self._buffer = self._conversation.mail.buffer
+        self._mail = self._conversation.mail
         self._said_at = 0.0
 
     def __iter__(self) -> Inbox:
@@ -132,12 +132,13 @@ class Inbox:
 
     def __next__(self) -> Message:
         window = self._window
-        while not (self._buffer and window.unsettled < window.limit):
+        mail = self._mail
+        while window.unsettled >= window.limit or (taken := mail.next()) is None:
             if self._conversation.left:
                 raise StopIteration
             self._client.drive(window.wait())
             self._said_at = 0.0
-        message = self._conversation.hand_over(self._buffer.popleft(), window)
+        message = self._conversation.hand_over(taken, window)
         # The daemon hears of it before the application works on it, or what kills its taker would never be counted.
         # In a fast loop those that follow may be said together.
         if (now := monotonic()) - self._said_at > SAY_S:

@@ -105,7 +105,7 @@ class Inbox:
         self._client = client
         self._conversation = client.conversation
         self._window = Window(self._conversation, size)
-        self._buffer = self._conversation.mail.buffer
+        self._mail = self._conversation.mail
 
     def __aiter__(self) -> Inbox:
         return self
@@ -113,12 +113,13 @@ class Inbox:
     async def __anext__(self) -> Message:
         window = self._window
         waited = False
-        while not (self._buffer and window.unsettled < window.limit):
+        mail = self._mail
+        while window.unsettled >= window.limit or (taken := mail.next()) is None:
             if self._conversation.left:
                 raise StopAsyncIteration
             await drive(window.wait())
             waited = True
-        message = self._conversation.hand_over(self._buffer.popleft(), window)
+        message = self._conversation.hand_over(taken, window)
         if waited:
             self._client.took()
         return message
