@@ -215,7 +215,7 @@ def test_questions_with_large_answers_asked_in_one_breath(daemon: Daemon, raw: O
     for number in range(300):
         me.ask(wire.Send(0, f"agent-{number}", TEXT, b"x" * 100, Options(allow_absent=True)))
     before = rss(daemon)
-    raw("curious").say(*[wire.Agents(5)] * 1000)  # 30 KiB each
+    raw("curious").say(*[wire.Agents(5)] * 3000)  # 15 KiB each
     assert me.ask(wire.Status(0)).sessions == 2
     assert rss(daemon) - before < 16 * MIB
 
