@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from commands import Agentctl
 from daemons import Daemon
+from faces import Face
 from raw import Opener
-from worlds import World, make_world
+from worlds import DaemonWorld, World, make_world
 
 
 @pytest.fixture
@@ -75,3 +76,18 @@ def own_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]
     with contextmanager(make_world)(request.param, tmp_path) as one:
         yield one
         one.close()
+
+
+@pytest.fixture(params=["asyncio", "blocking"])
+def face(request: pytest.FixtureRequest, worlds: dict[str, World]) -> Iterator[Face]:
+    """Each face of the client in turn, on a daemon without agents or mail."""
+    world = worlds["binary"]
+    assert isinstance(world, DaemonWorld)
+    yield Face(request.param, world.daemon.socket)
+    world.clean()
+
+
+@pytest.fixture(params=["asyncio", "blocking"])
+def own_face(request: pytest.FixtureRequest, daemon: Daemon) -> Face:
+    """Each face in turn, on the test's own `daemon`."""
+    return Face(request.param, daemon.socket)

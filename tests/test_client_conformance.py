@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from faces import Face, until
-from worlds import DaemonWorld, World
 
 from agentd_client import State, errors
 
 LONG = 30.0  # for what must come; nothing waits that long when all is well
-
-
-@pytest.fixture(params=["asyncio", "blocking"])
-def face(request: pytest.FixtureRequest, worlds: dict[str, World]) -> Iterator[Face]:
-    """Each face in turn, on a daemon without agents or mail."""
-    world = worlds["binary"]
-    assert isinstance(world, DaemonWorld)
-    yield Face(request.param, world.daemon.socket)
-    world.clean()
 
 
 async def states(me: Any, id: str) -> list[str]:
