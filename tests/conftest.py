@@ -11,8 +11,13 @@ import pytest
 from commands import Agentctl
 from daemons import Daemon
 from faces import Face
+from hypothesis import settings
 from raw import Opener
 from worlds import DaemonWorld, World, make_world
+
+# How long an example takes says nothing on a machine that others use too.
+settings.register_profile("agentd", deadline=None)
+settings.load_profile("agentd")
 
 
 @pytest.fixture
