@@ -4,14 +4,29 @@ others; the state machine calls it after each step."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
+
+from fakes import FakeSession
 
 from agentd.hub.agents import Agent
 from agentd.hub.deadlines import Deadline
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, ENDED, EXPIRED, TRANSITIONS, Entry, Retention
+from agentd.wire.messages import Answer, Error, Receipt, State
 
 MAX_TRAIL = 64
+
+
+class Watch(NamedTuple):
+    """A call that waits for a state of its message."""
+
+    session: FakeSession
+    cid: int
+    wanted: State
+    entry: Entry
+    since: int  # transitions before it
 
 
 def ended(entry: Entry) -> bool:
@@ -173,3 +188,24 @@ def _check_deadlines(hub: Hub, agents: list[Agent], forgotten_names: int) -> Non
     heap = hub.deadlines._heap
     assert len(hub.deadlines) == sum(deadline.action is not None for deadline in heap)
     assert len(heap) <= 2 * len(hub.deadlines) + 66
+
+
+def check_requests(asked: Sequence[tuple[FakeSession, int]], hub: Hub) -> None:
+    """Each ended at most once; and unless it is still open, once."""
+    for session, cid in asked:
+        said = [m for m in session.everything() if isinstance(m, Answer | Error) and m.cid == cid]
+        assert len(said) <= 1, f"request {cid} ended twice: {said}"
+        if session in hub.sessions:
+            assert bool(said) != (cid in session.asking), f"request {cid}: {said}"
+
+
+def check_watches(watches: Sequence[Watch], hub: Hub) -> None:
+    """Each was told once when its message had come so far or had ended, and not before."""
+    for session, cid, wanted, entry, since in watches:
+        if session not in hub.sessions or len(entry.trail) >= MAX_TRAIL - 4:  # it left, or the trail is shortened
+            continue
+        reached = {state for state, _, _, _ in entry.trail[since:]}
+        due = wanted in reached or bool(reached.intersection(ENDED))
+        told = [receipt for receipt in session.told(Receipt) if receipt.cid == cid]
+        assert len(told) == due, f"{told} of {entry.trail}"
+        assert all(receipt.state is wanted or receipt.state in ENDED for receipt in told)
