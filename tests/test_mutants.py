@@ -1,0 +1,295 @@
+"""Do the domain's tests see what they are for? Each mutant breaks the hub in one place, in a copy; the tests named with
+it must fail there, and pass where nothing is broken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MACHINE = "test_hub_machine.py::TestHub"
+
+pytestmark = pytest.mark.stress
+
+
+class Mutant(NamedTuple):
+    """One place, and the test that must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
+
+MUTANTS = [
+    Mutant(
+        "a redelivery counts no attempt",
+        INBOX,
+        "            message.attempt += 1\n",
+        "            pass\n",
+        "test_inbox.py::test_a_nacked_message_comes_again_with_one_attempt_more",
+    ),
+    Mutant(
+        "giving back counts an attempt",
+        INBOX,
+        '"given back", failed=False',
+        '"given back", failed=True',
+        "test_inbox.py::test_what_is_given_back_counts_no_attempt_and_keeps_its_place",
+    ),
+    Mutant(
+        "a death costs unseen messages an attempt",
+        INBOX,
+        "failed=seen)",
+        "failed=True)",
+        "test_inbox.py::test_at_a_receivers_death_only_what_its_application_saw_loses_an_attempt",
+    ),
+    Mutant(
+        "a death drops what was not seen",
+        INBOX,
+        "sorted(session.held.values(), key=",
+        "sorted([e for e in session.held.values() if e.state is DELIVERED], key=",
+        "test_inbox.py::test_at_a_receivers_death_only_what_its_application_saw_loses_an_attempt",
+    ),
+    Mutant(
+        "one attempt too many",
+        INBOX,
+        "if failed and message.attempt >= self._max_attempts:",
+        "if failed and message.attempt > self._max_attempts:",
+        "test_inbox.py::test_after_its_last_attempt_a_message_is_dead_and_says_why",
+    ),
+    Mutant(
+        "delivered is said when it is sent",
+        INBOX,
+        "        session.push(entry.message)\n",
+        "        session.push(entry.message)\n        self._receipts.delivered(entry, 1000.0, session.name)\n",
+        "test_inbox.py::test_a_message_is_delivered_when_the_receiver_says_so_not_when_it_is_sent",
+    ),
+    Mutant(
+        "an acked message stays held",
+        INBOX,
+        "            del held[id]\n            entry.holder = None\n",
+        "",
+        MACHINE,
+    ),
+    Mutant(
+        "an ack frees no room",
+        INBOX,
+        "            agent.bytes -= freed\n",
+        "",
+        "test_inbox.py::test_bytes_fill_an_inbox_as_messages_do_and_free_it_however_they_end",
+    ),
+    Mutant("an end frees no room", INBOX, "        agent.count -= 1\n", "", MACHINE),
+    Mutant(
+        "one message more than there is room for",
+        ROUTER,
+        "agent.count >= inboxes.max_messages",
+        "agent.count > inboxes.max_messages",
+        "test_inbox.py::test_a_full_inbox_is_backpressure_to_its_senders_alone",
+    ),
+    Mutant(
+        "what is held expires",
+        INBOX,
+        "        if entry.holder is None and entry.message.id not in entry.agent.detached:\n            self._expire",
+        "        if entry.state not in ENDED:\n            self._expire",
+        "test_inbox.py::test_what_a_session_has_does_not_expire_under_it_but_when_it_comes_back",
+    ),
+    Mutant(
+        "what comes back goes to the end",
+        INBOX,
+        "            waiting.move_to_end(id, last=False)\n",
+        "            pass\n",
+        "test_inbox.py::test_what_is_given_back_counts_no_attempt_and_keeps_its_place",
+    ),
+    Mutant(
+        "what comes back between others goes to the end",
+        INBOX,
+        "            agent.waiting = OrderedDict(sorted(waiting.items()))\n",
+        "            pass\n",
+        "test_inbox.py::test_order_holds_for_what_comes_back_between_others",
+    ),
+    Mutant(
+        "one of those who share gets everything",
+        INBOX,
+        "                    takers.append(takers.pop(place))\n",
+        "                    pass\n",
+        "test_inbox.py::test_sessions_that_share_a_name_take_turns",
+    ),
+    Mutant(
+        "a hold ends with its session",
+        INBOX,
+        "        agent.detached[id] = entry\n",
+        "        entry.holder = session\n        session.held[id] = entry\n",
+        "test_inbox.py::test_a_held_message_survives_its_session_and_is_acked_by_another",
+    ),
+    Mutant(
+        "requests outlive their responder",
+        INBOX,
+        "            for entry in list(agent.requests.values()):\n",
+        "            for entry in list[Entry]():\n",
+        "test_requests.py::test_a_responder_that_dies_before_it_took_the_request_is_no_responder_at_once",
+    ),
+    Mutant(
+        "a request out of time stays in the inbox",
+        REQUESTS,
+        '        self.withdraw(entry, now, "the asker stopped waiting")\n',
+        "",
+        "test_requests.py::test_a_request_that_nobody_took_in_time_is_taken_back",
+    ),
+    Mutant(
+        "a request may be answered twice",
+        REQUESTS,
+        "        entry.asker = None\n",
+        "",
+        MACHINE,
+    ),
+    Mutant(
+        "a reply acks nothing",
+        ROUTER,
+        "        if parent.state not in ENDED:\n",
+        "        if False:\n",
+        "test_requests.py::test_a_reply_acks_what_it_answers",
+    ),
+    Mutant(
+        "a reply writes into the options of all",
+        ROUTER,
+        "        options = verb.options or Options()\n",
+        "        options = verb.options or _DEFAULTS\n",
+        "test_requests.py::test_a_reply_changes_nothing_for_calls_that_follow",
+    ),
+    Mutant(
+        "hops are not counted",
+        ROUTER,
+        "1 + (above.hops if above else 0)",
+        "(above.hops if above else 0)",
+        "test_router.py::test_a_loop_of_answers_ends_after_32_hops",
+    ),
+    Mutant(
+        "a key never becomes free",
+        ROUTER,
+        "used is None or used.at + self._agent_limits.keep_keys_s <= now",
+        "used is None",
+        "test_router.py::test_a_key_is_free_again_after_its_time",
+    ),
+    Mutant(
+        "a key is forgotten with its message",
+        ROUTER,
+        "        if used.to != verb.to",
+        "        if used.id not in self._receipts.entries:\n            return False\n        if used.to != verb.to",
+        "test_router.py::test_a_key_holds_though_its_message_is_forgotten_already",
+    ),
+    Mutant(
+        "watchers are told of nothing",
+        RECEIPTS,
+        "            if ended or wanted is state:\n",
+        "            if False:\n",
+        "test_receipts.py::test_a_sender_that_waits_for_delivered_is_told_once",
+    ),
+    Mutant(
+        "watchers are told again and again",
+        RECEIPTS,
+        "        entry.watchers = left or None\n",
+        "",
+        MACHINE,
+    ),
+    Mutant(
+        "ended messages are kept for ever",
+        RECEIPTS,
+        "range(len(kept) - self._max_kept)",
+        "range(0)",
+        "test_receipts.py::test_of_ended_messages_only_the_latest_are_remembered_for_each_agent",
+    ),
+    Mutant(
+        "dead letters are kept for ever",
+        "dead.py",
+        "        while len(agent.dead) > self._limits.max_messages or",
+        "        while",
+        "test_dead.py::test_dead_letters_are_bounded_the_oldest_is_dropped_and_counted",
+    ),
+    Mutant(
+        "fan-out stops at the first full subscription",
+        "topics.py",
+        "                continue\n            subscription.outstanding",
+        "                break\n            subscription.outstanding",
+        "test_topics.py::test_a_full_subscription_is_named_and_harms_no_other",
+    ),
+    Mutant(
+        "a restart loses what is held",
+        "kept.py",
+        ", *agent.detached.values())",
+        ")",
+        "test_kept.py::test_a_held_message_comes_back_to_the_inbox_and_can_still_be_acked",
+    ),
+    Mutant(
+        "a restart uses ids again",
+        "kept.py",
+        "max(hub.receipts.next_id, kept.next_id)",
+        "hub.receipts.next_id",
+        "test_kept.py::test_no_id_is_used_twice",
+    ),
+    Mutant(
+        "everybody may take a name's mail",
+        "agents.py",
+        "        if not agent.takers or replace or",
+        "        if True or",
+        "test_agents.py::test_a_second_session_cannot_take_the_mail_but_may_send_under_the_name",
+    ),
+    Mutant(
+        "a cancelled deadline is done",
+        "deadlines.py",
+        "            self.action = None\n",
+        "",
+        "test_deadlines.py::test_a_cancelled_one_is_not_done_and_wakes_nobody",
+    ),
+]
+
+
+def run(place: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """The tests against the agentd in that place. -P: the checkout must not shadow it."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore"),
+            *("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)),
+            *(str(ROOT / "tests" / test) for test in tests),
+        ],
+        cwd=place,
+        env={
+            **os.environ,
+            "MUTANT": "1",
+            "PYTHONPATH": os.pathsep.join([str(place), str(ROOT / "clients" / "python")]),
+        },
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A copy of agentd. What is not there (the extension) is not needed by the domain."""
+    shutil.copytree(ROOT / "agentd", tmp_path / "agentd", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_nothing_fails_where_nothing_is_broken(place: Path) -> None:
+    done = run(place, *sorted({mutant.test for mutant in MUTANTS}))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_a_mutant_is_noticed(place: Path, mutant: Mutant) -> None:
+    file = place / "agentd" / "hub" / mutant.file
+    source = file.read_text()
+    assert source.count(mutant.old) == 1, f"{mutant.file} has changed: find the place of {mutant.name!r} again"
+    file.write_text(source.replace(mutant.old, mutant.new))
+    done = run(place, mutant.test)
+    assert done.returncode == 1, f"{mutant.test} does not notice that {mutant.name}:\n{done.stdout}{done.stderr}"
+    assert " failed" in done.stdout
