@@ -387,6 +387,6 @@ def test_hub_for_long() -> None:
     run_state_machine_as_test(
         HubMachine,
         settings=settings(
-            max_examples=1500, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=1000, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
