@@ -48,13 +48,13 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str], uid: i
     parser.add_argument("--version", action="version", version=f"agentd {VERSION}")
     given = parser.parse_args(arguments)
     required = given.config is not None or bool(environ.get("AGENTD_CONFIG"))
-    config, origins = load_config(given.config or config_path(environ), environ, given.set, required=required)
-    runtime = (given.runtime_dir or runtime_dir(environ, uid)).absolute()
+    config, origins = load_config(given.config or Path(config_path(environ)), environ, given.set, required=required)
+    runtime = (given.runtime_dir or Path(runtime_dir(environ, uid))).absolute()
     chosen = environ.get("AGENTD_SOCKET") if given.runtime_dir is None else None
     return Settings(
         config,
         origins,
         runtime,
-        (given.state_dir or state_dir(environ)).absolute(),
-        check_socket_path(Path(chosen).absolute() if chosen else runtime / "agentd.sock"),
+        (given.state_dir or Path(state_dir(environ))).absolute(),
+        Path(check_socket_path(str(Path(chosen).absolute() if chosen else runtime / "agentd.sock"))),
     )

@@ -54,16 +54,20 @@ def _trouble(agent: Agent, oldest_s: float | None, limit_messages: int) -> str:
     if agent.count >= limit_messages:
         found.append("inbox full")
     if agent.refused:
-        found.append(f"{agent.refused} sends refused")
+        found.append(_count(agent.refused, "send", "refused"))
     if agent.dead:
-        found.append(f"{len(agent.dead)} dead letters")
+        found.append(_count(len(agent.dead), "dead letter"))
     if agent.dead_dropped:
-        found.append(f"{agent.dead_dropped} older dead letters dropped")
+        found.append(_count(agent.dead_dropped, "older dead letter", "dropped"))
     if any(taker.stalled for taker in agent.takers):
         found.append("does not read its socket")
     elif agent.live and oldest_s is not None and oldest_s > _STUCK_S:
         found.append(f"takes nothing: oldest waits {oldest_s:.0f} s")
     return ", ".join(found)
+
+
+def _count(number: int, noun: str, more: str = "") -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}{' ' if more else ''}{more}"
 
 
 def agents(hub: Hub, cid: int, now: float) -> AgentsView:

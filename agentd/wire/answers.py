@@ -1,7 +1,5 @@
 """What the daemon says to a client: answers to calls, and what arrives by itself. See messages.py for the rules."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

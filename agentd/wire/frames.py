@@ -5,8 +5,8 @@ A connection begins with the byte MAGIC, sent by the client. Then, both ways, fr
     length (4 bytes, little-endian, of what follows) | msgpack array of messages
 
 What was said in one turn travels as one array: splitting and decoding a frame costs the same for one message as for a
-hundred. A message whose encoding is over CHUNK_BYTES is cut into Chunk messages, one a frame, so that it holds nobody
-up; those that must keep their place behind it wait for its last piece, the others go between.
+hundred. A message whose encoding is over CHUNK_BYTES is cut into Chunk messages, so that it holds nobody up; those that
+must keep their place behind it wait for its last piece, the others go between.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ import msgspec
 
 from agentd.wire.errors import BadRequest, TooLarge
 from agentd.wire.messages import (
+    Answer,
     Chunk,
     ClientMessage,
     DaemonMessage,
+    Done,
+    LaggedEvent,
+    Leave,
     Message,
     Publish,
     Reply,
@@ -35,8 +39,9 @@ CHUNK_BYTES: Final = 64 * 1024
 FRAME_SLACK_BYTES: Final = 64 * 1024
 MAX_STREAMS: Final = 8
 _LENGTH_BYTES: Final = 4
-#: A sender's order holds for each receiver, so these never overtake a large one pushed before them.
-_ORDERED: Final = frozenset({Send, Request, Reply, Publish, Message})
+#: These never overtake a large one pushed before them: a sender's order holds for each receiver, and Done says that
+#: what was on its way has come.
+_ORDERED: Final = frozenset({Send, Request, Reply, Publish, Leave, Message, Answer, LaggedEvent, Done})
 
 _encode = msgspec.msgpack.Encoder().encode
 _unpack_length = struct.Struct("<I").unpack_from
@@ -114,14 +119,14 @@ class FrameReader(Generic[M]):
             raise BadRequest(f"The frame is no list of messages: {error}", "See clients/PROTOCOL.md.") from None
         except UnicodeDecodeError as error:
             raise BadRequest(f"The frame has text that is not UTF-8: {error.reason}") from None
-        if type(messages[0] if messages else None) is Chunk or self._streams:
-            for message in messages:
-                if type(message) is Chunk:
-                    self._collect(message, out)
-                else:
-                    out.append(message)
-        else:
+        if Chunk not in map(type, messages):
             out += messages
+            return
+        for message in messages:
+            if type(message) is Chunk:
+                self._collect(message, out)
+            else:
+                out.append(message)
 
     def _collect(self, chunk: Chunk, out: list[M]) -> None:
         stream = self._streams.get(chunk.stream)
@@ -158,6 +163,7 @@ class FrameWriter:
         self._frames: list[bytes] = []
         self._bulk: deque[_Bulk | bytes] = deque()
         self._stream = 0
+        self.full = False  # a frame's worth and more waits: whoever goes on pushing should think again
 
     @property
     def pending(self) -> bool:
@@ -171,6 +177,7 @@ class FrameWriter:
         if size_bytes > CHUNK_BYTES:
             self._stream += 1
             self._bulk.append(_Bulk(self._stream, encoded))
+            self.full = True
         elif self._bulk and type(message) in _ORDERED:
             self._bulk.append(encoded)
         else:
@@ -183,11 +190,13 @@ class FrameWriter:
         self._frames.append(_frame(self._batch))
         self._batch.clear()
         self._batch_bytes = 0
+        self.full = True
 
     def take(self) -> bytes:
         """What to write next: everything small, and one piece of the first large message. Empty when there is none."""
         if self._bulk:
             self._take_bulk()
+        self.full = bool(self._bulk)
         frames = self._frames
         if self._batch:
             if not frames:  # the common case: one small frame
@@ -196,6 +205,7 @@ class FrameWriter:
                 self._batch_bytes = 0
                 return taken
             self._seal()
+            self.full = bool(self._bulk)
         if len(frames) == 1:
             return frames.pop()
         taken = b"".join(frames)

@@ -3,7 +3,8 @@
 On the binary face a message is the msgpack array [tag, field, ...]; on the JSON face an object with the same fields by
 name (ndjson.py). Fields may be added at the end with a default; tags and the order of fields are never changed or
 used again. `cid` is the client's own number for a call: the answer carries it back. 0 means no answer is wanted.
-Times are seconds since 1970; `_s` and `timeout` are seconds.
+The modules of structs do without `from __future__ import annotations`: msgspec would have
+to compile each annotation when they are imported. Times are seconds since 1970; `_s` and `timeout` are seconds.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import msgspec
 
 from agentd.wire.bodies import Content, decode_body
 from agentd.wire.errors import AgentdError, BadBody, BadRequest, TooLarge
-from agentd.wire.frames import FRAME_SLACK_BYTES
+from agentd.wire.frames import CHUNK_BYTES, FRAME_SLACK_BYTES
 from agentd.wire.messages import Chunk, ClientMessage, DaemonMessage
 from agentd.wire.names import id_text, id_value
 
@@ -270,6 +270,11 @@ class LineWriter:
     def pending(self) -> bool:
         """Whether `take` would give bytes."""
         return bool(self._lines)
+
+    @property
+    def full(self) -> bool:
+        """Whether a frame's worth and more waits."""
+        return len(self._lines) > CHUNK_BYTES
 
     def push(self, message: msgspec.Struct) -> None:
         """Add a message to what will be written."""

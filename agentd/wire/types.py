@@ -1,7 +1,5 @@
 """The words that messages are made of."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated, Final
 

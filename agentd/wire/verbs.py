@@ -1,7 +1,5 @@
 """What a client says to the daemon: one struct a verb. See messages.py for the rules."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

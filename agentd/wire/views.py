@@ -1,7 +1,5 @@
 """What the daemon shows of itself: one struct a view, one a row. See messages.py for the rules."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from agentd.wire.bodies import Content

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from agentd.wire.errors import Unreachable
@@ -27,8 +26,8 @@ def make_join(name: str | None, share: bool, replace: bool, take: bool | None) -
 def find_socket(given: str | os.PathLike[str] | None) -> str:
     """The daemon's socket."""
     if given is not None:
-        return str(check_socket_path(Path(given)))
-    return str(socket_path(os.environ, os.getuid()))
+        return check_socket_path(os.fspath(given))
+    return socket_path(os.environ, os.getuid())
 
 
 def pauses() -> Iterator[float]:
