@@ -208,7 +208,6 @@ def test_a_sender_that_never_reads_its_receipts_is_paused(daemon: Daemon, raw: O
             assert other.read()["code"] == "no_such_agent"
 
 
-@pytest.mark.xfail(reason="all that came in one read is answered in one turn, however large the answers")
 def test_questions_with_large_answers_asked_in_one_breath(daemon: Daemon, raw: Opener) -> None:
     """What a client does not read is not made: its answers are bounded, however small its questions."""
     me = raw("me")

@@ -43,7 +43,10 @@ def prepare_directory(path: Path) -> None:
 def lock_directory(path: Path) -> int:
     """Hold the directory against other daemons; the descriptor to keep. The kernel lets go when we are gone, however
     we go; the file stays, since removing a lock file would let two daemons hold two files of one name."""
-    lock = os.open(path / "agentd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        lock = os.open(path / "agentd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise NotPermitted(f"{path}/agentd.lock can't be opened: {error.strerror}", "Remove it.") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -34,6 +34,7 @@ class ServedSession(Session):
         self.dirty = False
         self.closed = False
         self.greeted = False
+        self.full = False  # so much waits to be sent to it that it must be sent before more is done for it
 
     # What a carrier brings.
 
@@ -62,11 +63,10 @@ class ServedSession(Session):
             self.push(Bye(reason))
         self.close(reason)
 
-    def handle(self, verbs: Sequence[Any], now: float) -> None:
-        """Do what the client says, in its order."""
-        for verb in verbs:
-            if self.closed:
-                break  # what was said behind its end is not done: nobody would undo it
+    def handle(self, verbs: Sequence[Any], now: float) -> list[Any]:
+        """Do what the client says, in its order; what is left to do once it has been sent the answers so far."""
+        rest = iter(verbs)
+        for verb in rest:
             try:
                 handler = self.handlers.get(type(verb))
                 if handler is None:
@@ -81,6 +81,11 @@ class ServedSession(Session):
             except Exception:
                 log.exception("a defect in handling %s of %s", type(verb).__name__, self.provenance)
                 self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
+            if self.closed:
+                break  # what was said behind its end is not done: nobody would undo it
+            if self.full:
+                return list(rest)
+        return []
 
     def _unexpected(self, verb: Any) -> BadRequest:
         if not self.greeted:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from agentd.host.process import command_of
@@ -37,6 +38,7 @@ class SocketSession(asyncio.Protocol, ServedSession):
         self._transport: asyncio.Transport
         self._pidfd: int | None = None
         self._late: asyncio.TimerHandle | None = None
+        self._set_aside: list[Any] = []  # verbs that wait until the answers to those before them are sent
 
     # The connection's life.
 
@@ -100,6 +102,8 @@ class SocketSession(asyncio.Protocol, ServedSession):
         data = last_words(self._transport.get_extra_info("socket"))
         if data:
             self.data_received(data)
+        while self._set_aside and not self.closed:
+            self._go_on()
         self.close(f"pid {self.pid} is gone")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -146,12 +150,29 @@ class SocketSession(asyncio.Protocol, ServedSession):
             log.warning("%s: %s", self.provenance, error.message)
             self.close("protocol violation", error=error)
             return
-        server = self.server
-        now = server.now()
-        self.handle(verbs, now)
+        if self._set_aside:
+            self._set_aside += verbs
+        else:
+            self._do(verbs)
         if self._late is None and self._reader.unfinished and not self.closed:
             self._expect_frame(self._reader)
-        server.flush(now)
+
+    def _do(self, verbs: Sequence[Any]) -> None:
+        """Handle verbs, but no more at a time than there is room for the answers: a few bytes can ask for megabytes."""
+        now = self.server.now()
+        self._set_aside = self.handle(verbs, now)
+        self.full = False
+        self.server.flush(now)
+        if self._set_aside and not self.closed:
+            self._transport.pause_reading()
+            if not self.paused:
+                self.server.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._set_aside and not self.closed:
+            self._do(self._set_aside)
+            if not self._set_aside and not self.paused and not self.closed:
+                self._transport.resume_reading()
 
     def _open_face(self, data: bytes) -> bytes:
         """The first byte tells which face the client speaks."""
@@ -181,6 +202,8 @@ class SocketSession(asyncio.Protocol, ServedSession):
         """Queue a message; the server sends it at the end of this turn."""
         if not self.closed:
             self.writer.push(message)
+            if self.writer.full:
+                self.full = True
             if not self.dirty:
                 self.dirty = True
                 self.server.dirty.append(self)
@@ -207,7 +230,10 @@ class SocketSession(asyncio.Protocol, ServedSession):
         self.paused = self.stalled = False
         if self.closed:
             return
-        self._transport.resume_reading()
+        if self._set_aside:
+            self.server.loop.call_soon(self._go_on)
+        else:
+            self._transport.resume_reading()
         self.send_pending()
         if self.takes:
             self.server.hub.inboxes.pump(self.agent)
