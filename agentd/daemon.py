@@ -31,6 +31,7 @@ from agentd.wire.paths import is_shared_place
 log = logging.getLogger("agentd")
 
 _NOT_BUILT = "this version does not have it"
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Descriptors that are not connections, and how many a connection takes (its socket and its process).
 _SPARE_FDS = 32
 _FDS_A_CONNECTION = 2
@@ -67,13 +68,16 @@ def _run(settings: Settings) -> int:
     )
     keeper = Keeper(settings.state_dir)
     server = Server(config, hub, lanes, keeper, settings.socket, max_connections)
+    stops: list[int] = []  # signals that came before there was a loop to hear them
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda number, _: stops.append(number))
     sock = bind_socket(settings.socket)
     inode = inode_of(settings.socket)
     try:
         keeper.restore(hub, server.now())
         _say_what_is(settings, keeper, lanes, max_connections)
         gc.freeze()  # what is there now stays: the collector need not look at it again
-        uvloop.run(_serve(server, sock))
+        uvloop.run(_serve(server, sock, stops))
         server.keep()
     finally:
         remove_socket(settings.socket, inode)
@@ -83,16 +87,18 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-async def _serve(server: Server, sock: socket.socket) -> None:
+async def _serve(server: Server, sock: socket.socket, stops: list[int]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    if stops:
+        stop.set()
     await server.serve(sock, stop)
 
 
 def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, max_connections: int) -> None:
-    if is_shared_place(settings.runtime_dir, os.getuid()):
+    if is_shared_place(str(settings.runtime_dir), os.getuid()):
         log.warning(
             "no XDG_RUNTIME_DIR: the socket lies in %s, which does not end with the login", settings.runtime_dir
         )
