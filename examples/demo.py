@@ -86,10 +86,11 @@ async def talk() -> None:
     """All three of them."""
     done, seen = asyncio.Event(), asyncio.Queue[Message]()
     async with asyncio.TaskGroup() as agents:
-        for agent in (lambda ready: builder(ready, done), lambda ready: watcher(ready, seen)):
-            ready = asyncio.Event()
-            agents.create_task(agent(ready))
-            await ready.wait()
+        building, watching = asyncio.Event(), asyncio.Event()
+        agents.create_task(builder(building, done))
+        agents.create_task(watcher(watching, seen))
+        await building.wait()
+        await watching.wait()
         async with connect("planner") as me:
             await account(me, await planner(me, seen, done))
 

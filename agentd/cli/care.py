@@ -72,6 +72,6 @@ def how_to_start() -> str:
     from agentd.wire.paths import socket_path
 
     path = socket_path(os.environ, os.getuid())
-    if path.is_socket():
+    if os.path.exists(path):
         return f"{path} is stale, no daemon listens on it: start one with `agentd`, which replaces it."
     return f"{path} is not there: start a daemon with `agentd`, in the foreground of another terminal."
