@@ -98,6 +98,9 @@ class Link(asyncio.BufferedProtocol):
             await self._loop.create_unix_connection(lambda: self, self._path)
         except OSError as error:
             raise no_daemon(self._path, error) from None
+        except BaseException:
+            self.abort()  # or what was half made would be taken for lost, and renewed
+            raise
         try:
             await drive(verbs.join())
         except BaseException:
