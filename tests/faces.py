@@ -19,7 +19,7 @@ from daemons import PATIENCE_S
 
 from agentd_client import blocking, client
 
-_AT_ONCE = {"post", "inbox", "subscribe", "working"}
+_AT_ONCE = {"post", "inbox", "subscribe", "working", "done"}
 _NAMES = {"aclose": "close"}
 _FACES = (blocking.Client, blocking.Message, blocking.Ticket, blocking.Inbox, blocking.Subscription)
 _END = object()
