@@ -246,7 +246,7 @@ class World:
         """An orderly stop and the next start: what is kept goes through the bytes of its file."""
         for session in list(self.hub.sessions):
             self.hub.leave(session, self.now, "agentd is stopping")
-        file = msgspec.msgpack.encode(kept.collect(self.hub, self.now))
+        file = kept.encode(kept.collect(self.hub, self.now))
         self.let_go()
         self.hub = self._fresh_hub(FIRST_ID)  # as if the clock had been set back
-        kept.restore(self.hub, msgspec.msgpack.decode(file, type=kept.Kept), self.now)
+        kept.restore(self.hub, kept.decode(file), self.now)

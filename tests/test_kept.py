@@ -6,7 +6,7 @@ import pytest
 from fakes import WALL_OFFSET, World
 
 from agentd.hub import kept
-from agentd.wire.errors import NoSuchAgent, NoSuchMessage
+from agentd.wire.errors import BadRequest, NoSuchAgent, NoSuchMessage
 from agentd.wire.messages import Message, State
 
 ACCEPTED, DELIVERED, ACKED = State.ACCEPTED, State.DELIVERED, State.ACKED
@@ -144,3 +144,20 @@ def test_room_is_charged_as_before(world: World) -> None:
     after = world.hub.agents.get("taker")
     assert (after.count, after.bytes, after.dead_bytes) == (before.count, before.bytes, before.dead_bytes)
     assert world.hub.inboxes.bytes == after.bytes
+
+
+def test_a_file_that_was_cut_short_or_changed_is_refused_whole(world: World) -> None:
+    sender, _ = world.join("sender"), world.join("taker")
+    world.send(sender, "taker", b"x")
+    for session in list(world.hub.sessions):
+        world.hub.leave(session, world.now, "stop")
+    file = kept.encode(kept.collect(world.hub, world.now))
+    assert kept.decode(file).mail[0].message.body == b"x"
+    for length in range(len(file)):
+        with pytest.raises(BadRequest):
+            kept.decode(file[:length])
+    for bit in range(8 * len(file)):
+        changed = bytearray(file)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BadRequest):
+            kept.decode(bytes(changed))
