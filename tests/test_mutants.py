@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
+from agentd import _native
+
 ROOT = Path(__file__).parent.parent
 MACHINE = "test_hub_machine.py::TestHub"
 
@@ -274,8 +276,9 @@ def run(place: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A copy of agentd. What is not there (the extension) is not needed by the domain."""
-    shutil.copytree(ROOT / "agentd", tmp_path / "agentd", ignore=shutil.ignore_patterns("__pycache__"))
+    """A copy of agentd, with the extension that is in use."""
+    shutil.copytree(ROOT / "agentd", tmp_path / "agentd", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    shutil.copy(_native.__file__, tmp_path / "agentd")
     return tmp_path
 
 
