@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from worlds import World, value_of
+from parties import value_of
+from worlds import World
 
 from agentd.wire.bodies import Content
 from agentd.wire.messages import (
@@ -208,7 +209,7 @@ def test_the_agents_in_trouble_come_first(world: World) -> None:
     planner.send("sick", "hopeless")
     sick.ask(Reject(0, sick.take().id, "no"))
     rows = planner.ask(Agents(0)).agents
-    assert rows[0].name == "sick" and "1 dead letters" in rows[0].trouble
+    assert rows[0].name == "sick" and "1 dead letter" in rows[0].trouble
     assert [row.live for row in rows] == [True, True, False]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from worlds import Party, Refused, World, value_of
+from parties import Party, Refused, value_of
+from worlds import World
 
 from agentd.wire.bodies import Content
 from agentd.wire.messages import (
