@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agentd.host.config import AgentLimits
 from agentd.hub.deadlines import Deadline, Deadlines
@@ -12,6 +13,9 @@ from agentd.hub.receipts import Entry, Receipts, Retention
 from agentd.hub.session import Session
 from agentd.wire.errors import LimitReached, NameInUse, NoSuchAgent, NotPermitted
 from agentd.wire.names import ANONYMOUS, check_name, id_text
+
+_MAX_SIMILAR: Final = 64
+_TYPING_ERRORS: Final = 2
 
 
 class UsedKey(NamedTuple):
@@ -21,6 +25,7 @@ class UsedKey(NamedTuple):
     at: float
     to: str
     body_bytes: int
+    body_crc: int
 
 
 class Agent:
@@ -111,12 +116,22 @@ class Agents:
                 "It can only be answered while it waits for a reply.",
             )
         check_name(name)
-        near = difflib.get_close_matches(name, (known for known, agent in self.by_name.items() if not agent.unnamed), 1)
+        near = difflib.get_close_matches(name, self._similar(name), 1)
         did_you_mean = f"Did you mean {near[0]}? " if near else ""
         return NoSuchAgent(
             f"No agent {name} is known",
             f"{did_you_mean}`agentctl agents` lists them; --allow-absent keeps mail for a new one.",
         )
+
+    def _similar(self, name: str) -> list[str]:
+        """A few names worth comparing: comparing all of thousands would hold up everybody for a typing error."""
+        first, length = name[:1], len(name)
+        similar = (
+            known
+            for known, agent in self.by_name.items()
+            if not agent.unnamed and abs(len(known) - length) <= _TYPING_ERRORS and known[:1] == first
+        )
+        return list(itertools.islice(similar, _MAX_SIMILAR))
 
     def get_or_create(self, name: str, now: float, *, limited: bool = True) -> Agent:
         """The agent of that name, known from now on. What was kept is not `limited`: a lower limit loses no mail."""

@@ -318,6 +318,9 @@ class Inboxes:
             entry.agent.delayed[message.id] = entry
             entry.timer = self._deadlines.add(now + after_s, lambda now: self._delay_over(entry, now))
             return
+        if entry.asker is not None and not entry.agent.live:  # its hold is over, and nobody is there to reply
+            self._die(entry, now, who, note, store=False)
+            return
         self._rejoin(entry)
 
     def _delay_over(self, entry: Entry, now: float) -> None:
@@ -369,6 +372,14 @@ class Inboxes:
         if entry.asker is not None:
             self._requests.end_dead(entry, reason, rejected=rejected)
         self._dead.add(entry, now, who, reason, store=store)
+
+    def check_all_room(self, entries: list[Entry]) -> None:
+        """Backpressure unless every one of them has room."""
+        for agent in {entry.agent for entry in entries}:
+            sizes = [entry.size_bytes for entry in entries if entry.agent is agent]
+            self.check_room(agent, sum(sizes))
+            if agent.count + len(sizes) > self.max_messages:
+                raise self.no_room(agent, sum(sizes))
 
     def requeue(self, entry: Entry, now: float, who: str) -> None:
         """A dead letter back into its inbox, its attempts counted anew. Its time and its asker are over: it waits for

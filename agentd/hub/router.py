@@ -3,6 +3,7 @@ every check comes before the first change."""
 
 from __future__ import annotations
 
+from agentd._native import crc32c
 from agentd.host.config import Config
 from agentd.hub.agents import Agent, Agents, UsedKey
 from agentd.hub.deadlines import Deadlines
@@ -29,6 +30,7 @@ from agentd.wire.names import check_topic, id_text
 UNKNOWN = State.UNKNOWN
 _WAITABLE = (ACCEPTED, DELIVERED, ACKED)
 _DEFAULTS = Options()
+_MAX_WATCHERS = 64
 
 #: What a receipt says of mail that no taker has been sent.
 KEPT_NOTE = "{} is absent: kept in memory, written to disk at an orderly stop only"
@@ -143,14 +145,17 @@ class Router:
             )
         if verb.cid in session.asking:
             raise BadRequest(f"Call {verb.cid} is a request under way already", "Number calls upwards from 1.")
-        details = self._details(verb.options or _DEFAULTS, now) or Details()
+        options = verb.options or _DEFAULTS
+        if options.wait is not ACCEPTED or options.key is not None:
+            raise BadRequest("A request takes no wait and no key", "Its answer is the reply, or why there is none.")
+        details = self._details(options, now) or Details()
         details.reply_by = now + self._receipts.wall_offset + verb.timeout
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         self._inboxes.check_room(agent, entry.size_bytes)
         self._admit(entry)
         self._requests.open(entry, session, verb.cid, now + verb.timeout)
-        if verb.options is not None and verb.options.ttl is not None:
-            self._inboxes.expire_at(entry, now + verb.options.ttl)
+        if options.ttl is not None:
+            self._inboxes.expire_at(entry, now + options.ttl)
         self._inboxes.put(entry)
 
     def _no_responder(self, name: str, agent: Agent | None) -> NoResponder:
@@ -169,6 +174,8 @@ class Router:
         if parent.agent is not session.agent:
             raise BadRequest(f"Message {id_text(verb.id)} was addressed to {parent.to}, not to {session.name}")
         options = verb.options or Options()
+        if options.key is not None:
+            raise BadRequest("A reply takes no key", "A key is for sending the same message again.")
         options.re = verb.id
         details = self._details(options, now)
         asked = parent.asker
@@ -289,7 +296,7 @@ class Router:
         used = session.agent.keys.get(key)
         if used is None or used.at + self._agent_limits.keep_keys_s <= now:
             return False
-        if used.to != verb.to or used.body_bytes != len(verb.body):
+        if (used.to, used.body_bytes, used.body_crc) != (verb.to, len(verb.body), crc32c(verb.body)):
             raise BadRequest(
                 f"The key {key!r} belongs to message {id_text(used.id)} to {used.to}",
                 "Use a fresh key for each message.",
@@ -299,6 +306,10 @@ class Router:
         at = used.at + self._receipts.wall_offset
         if not verb.cid:
             return True
+        if options.wait is not ACCEPTED and entry is not None and len(entry.watchers or ()) >= _MAX_WATCHERS:
+            raise LimitReached(
+                f"{_MAX_WATCHERS} calls wait for message {id_text(used.id)} already", "Don't wait again."
+            )
         session.accept(verb.cid, used.id, at, f"repeated: this key was accepted before; that message is {state.value}")
         if options.wait is not ACCEPTED:
             if entry is None:
@@ -310,7 +321,7 @@ class Router:
     def _remember(self, sender: Agent, key: str, entry: Entry, now: float) -> None:
         keys = sender.keys
         keys.pop(key, None)
-        keys[key] = UsedKey(entry.message.id, now, entry.to, entry.body_bytes)
+        keys[key] = UsedKey(entry.message.id, now, entry.to, entry.body_bytes, crc32c(entry.message.body))
         oldest = now - self._agent_limits.keep_keys_s
         while len(keys) > self._agent_limits.max_keys or (keys and next(iter(keys.values())).at <= oldest):
             keys.popitem(last=False)

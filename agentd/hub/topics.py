@@ -104,6 +104,8 @@ class Topics:
             ):
                 subscription.missed += 1
                 counts.missed += 1
+                if not subscription.outstanding:  # nothing will be said to be delivered there: tell it now
+                    self._tell_missed(subscription)
                 refused.append(subscription.session.name)
                 continue
             subscription.outstanding[message.id] = entry
@@ -133,8 +135,11 @@ class Topics:
             entry.trail.append((DELIVERED, now, session.name, ""))
             self._settle(entry, now)
         if subscription.missed:
-            session.push(LaggedEvent(number, subscription.missed))
-            subscription.missed = 0
+            self._tell_missed(subscription)
+
+    def _tell_missed(self, subscription: Subscription) -> None:
+        subscription.session.push(LaggedEvent(subscription.number, subscription.missed))
+        subscription.missed = 0
 
     def _settle(self, entry: Entry, now: float) -> None:
         """One subscription less has yet to take it. With the last the event ends: `delivered` if anybody took it."""

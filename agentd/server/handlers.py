@@ -140,7 +140,8 @@ def dead(session: ServedSession, verb: wire.Dead, now: float) -> None:
 
 def requeue(session: ServedSession, verb: wire.Requeue, now: float) -> None:
     hub = session.server.hub
-    letters = [_dead_letter(session, id) for id in verb.ids]
+    letters = [_dead_letter(session, id) for id in dict.fromkeys(verb.ids)]
+    hub.inboxes.check_all_room(letters)
     for entry in letters:
         hub.inboxes.requeue(entry, now, session.name)
     _done(session, verb.cid, len(letters))
@@ -148,7 +149,7 @@ def requeue(session: ServedSession, verb: wire.Requeue, now: float) -> None:
 
 def drop(session: ServedSession, verb: wire.Drop, now: float) -> None:
     hub = session.server.hub
-    letters = [_dead_letter(session, id) for id in verb.ids]
+    letters = [_dead_letter(session, id) for id in dict.fromkeys(verb.ids)]
     for entry in letters:
         hub.dead.drop(entry, now)
     _done(session, verb.cid, len(letters))

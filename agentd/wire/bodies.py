@@ -60,7 +60,8 @@ def decode_body(content: Content, body: bytes) -> object:
 
 
 def _check_json(value: object) -> None:
-    """Refuse what the JSON encoder would change silently: NaN becomes null, nested bytes become base64 text."""
+    """Refuse what the JSON encoder would change silently: NaN becomes null, nested bytes become
+    base64 text, a set a list, a number as key a text."""
     kind = type(value)
     if kind in _PLAIN or value is None:
         return
@@ -71,9 +72,12 @@ def _check_json(value: object) -> None:
         raise BadBody("The body can't be sent as JSON: it has bytes inside", "Send bytes alone, or encode them.")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_json(key)
+            if not isinstance(key, str):
+                raise BadBody(f"The body can't be sent as JSON: its key {key!r} is no text", "Keys are str in JSON.")
             _check_json(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, (set, frozenset)):
+        raise BadBody("The body can't be sent as JSON: it has a set inside", "Send a list.")
+    elif isinstance(value, (list, tuple)):
         for item in value:
             _check_json(item)
     else:  # a dataclass or msgspec.Struct is an object of its fields
