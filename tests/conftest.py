@@ -70,9 +70,17 @@ class _Worlds(dict[str, World]):
 @pytest.fixture(params=["hub", "binary", "json"])
 def world(request: pytest.FixtureRequest, worlds: dict[str, World]) -> Iterator[World]:
     """Each world in turn, empty."""
-    one = worlds[request.param]
-    yield one
-    one.clean()
+    yield worlds[request.param]
+    _clean(worlds, request.param)
+
+
+def _clean(worlds: dict[str, World], kind: str) -> None:
+    """One behaviour that leaves something behind is one failure."""
+    try:
+        worlds[kind].clean()
+    except BaseException:
+        del worlds[kind]
+        raise
 
 
 @pytest.fixture(params=["hub", "binary", "json"])
@@ -89,7 +97,7 @@ def face(request: pytest.FixtureRequest, worlds: dict[str, World]) -> Iterator[F
     world = worlds["binary"]
     assert isinstance(world, DaemonWorld)
     yield Face(request.param, world.daemon.socket)
-    world.clean()
+    _clean(worlds, "binary")
 
 
 @pytest.fixture(params=["asyncio", "blocking"])

@@ -31,6 +31,7 @@ from agentd.wire.messages import (
     VERSION,
     Agents,
     AgentsView,
+    AgentView,
     Drop,
     Forget,
     Hello,
@@ -101,28 +102,34 @@ class World:
         """After a behaviour: everybody goes, no mail and no name stays. Ends mail as people would."""
         self.close()
         sweeper = self.join()
-        while (view := self._agents(sweeper)).agents:
-            for row in view.agents:
-                mail = [mail.id for mail in sweeper.inbox(row.name).messages]
-                if mail:
-                    owner = self.join(row.name)
-                    owner.ack(*mail)
-                    owner.leave()
-                letters = [letter.id for letter in sweeper.dead(row.name).letters]
-                if letters:
-                    sweeper.ask(Drop(0, letters))
-                try:
-                    sweeper.ask(Forget(0, row.name))
-                except Refused as refused:  # a connection that was closed above can still be in the making
-                    assert refused.code == "not_permitted", refused
-        status = sweeper.ask(Status(0))
-        assert (status.agents, status.waiting, status.held, status.dead) == (0, 0, 0, 0)
-        sweeper.leave()
-        self._parties.clear()
+        try:
+            wait_until(lambda: self._swept(sweeper), f"for everybody to be gone: {self._agents(sweeper)}")
+            status = sweeper.ask(Status(0))
+            assert (status.agents, status.waiting, status.held, status.dead) == (0, 0, 0, 0)
+        finally:
+            self.close()
+
+    def _swept(self, sweeper: Party) -> bool:
+        """End all mail and forget all names; whether that was so already."""
+        agents = self._agents(sweeper)
+        for row in agents:
+            mail = [mail.id for mail in sweeper.inbox(row.name).messages]
+            if mail:
+                owner = self.join(row.name)
+                owner.ack(*mail)
+                owner.leave()
+            letters = [letter.id for letter in sweeper.dead(row.name).letters]
+            if letters:
+                sweeper.ask(Drop(0, letters))
+            try:
+                sweeper.ask(Forget(0, row.name))
+            except Refused as refused:  # a connection that was closed just now can still be in the making
+                assert refused.code == "not_permitted", refused
+        return not agents
 
     @staticmethod
-    def _agents(party: Party) -> AgentsView:
-        return cast(AgentsView, party.ask(Agents(0)))
+    def _agents(party: Party) -> list[AgentView]:
+        return cast(AgentsView, party.ask(Agents(0))).agents
 
 
 class MemoryWorld(World):
