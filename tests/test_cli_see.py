@@ -45,7 +45,7 @@ def test_agents_those_in_trouble_first(agentctl: Agentctl) -> None:
     agentctl("send", "absent", "hi", "--allow-absent", name="zoe", status=0)
     make_dead(agentctl, "worried", "hi", "hopeless")
     lines = agentctl("agents", status=0).out.splitlines()
-    assert lines[1].startswith("worried") and lines[1].endswith("1 dead letters")
+    assert lines[1].startswith("worried") and lines[1].endswith("1 dead letter")
     rows = {row["name"]: row for row in agentctl("agents", "--json", status=0).json["agents"]}
     assert (rows["absent"]["waiting"], rows["absent"]["live"]) == (1, False)
     assert next(iter(rows)) == "worried"

@@ -240,7 +240,7 @@ def test_a_message_that_kills_its_receivers_ends_as_a_dead_letter(start: Start, 
     (letter,) = me.ask(wire.Dead(0, "poor0")).letters
     assert (letter.id, letter.attempts, letter.sender) == (poison.id, 5, "me")
     assert "attempt 5 of 5" in letter.reason and "gone" in letter.reason
-    assert row(me, "poor0").trouble == "1 dead letters"
+    assert row(me, "poor0").trouble == "1 dead letter"
     after = raw("poor0", take=True)
     after.take(10)
     assert after.so_far(Message) == []
