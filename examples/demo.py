@@ -1,4 +1,4 @@
-"""`make demo`: a daemon in a temporary directory, three agents that talk through it, and what became of each message."""
+"""`make demo`: a daemon in a temporary directory, three agents that talk through it, what became of each message."""
 
 from __future__ import annotations
 
