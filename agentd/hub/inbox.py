@@ -69,13 +69,20 @@ class Inboxes:
     def put(self, entry: Entry) -> None:
         """A fresh entry into its agent's inbox, and on to a taker that has room."""
         agent = entry.agent
+        size_bytes = entry.size_bytes
         agent.count += 1
-        agent.bytes += entry.size_bytes
-        self.bytes += entry.size_bytes
-        if agent.takers and not agent.waiting:
-            session = self._taker(agent)
-            if session is not None:
-                self._hand(entry, session)
+        agent.bytes += size_bytes
+        self.bytes += size_bytes
+        takers = agent.takers
+        if takers and not agent.waiting:
+            session = takers[0] if len(takers) == 1 else self._taker(agent)
+            if session is not None and session.credit > 0 and not session.stalled:
+                # As _hand does, without the call: this is the common case.
+                session.credit -= 1
+                entry.holder = session
+                message = entry.message
+                session.held[message.id] = entry
+                session.push(message)
                 return
         agent.waiting[entry.message.id] = entry
 
@@ -140,7 +147,8 @@ class Inboxes:
         held, name = session.held, session.name
         delivered, acked = (DELIVERED, now, name, ""), (ACKED, now, name, "")
         count = 0
-        plain: list[Entry] = []
+        done: list[Entry] = []
+        undelivered = freed = 0
         refusal: NoSuchMessage | None = None
         for id in ids:
             entry = held.get(id)
@@ -163,18 +171,20 @@ class Inboxes:
             entry.state = ACKED
             if state is not DELIVERED:
                 entry.trail.append(delivered)
-                self._receipts.counts.delivered += 1
+                undelivered += 1
             entry.trail.append(acked)
             entry.message.body = b""
-            plain.append(entry)
-        if plain:
-            freed = sum([entry.size_bytes for entry in plain])
+            freed += entry.size_bytes
+            done.append(entry)
+        if done:
             agent = session.agent
-            agent.count -= len(plain)
+            agent.count -= len(done)
             agent.bytes -= freed
             self.bytes -= freed
-            self._receipts.counts.acked += len(plain)
-            self._receipts.retain(agent.ended, plain, now)
+            counts = self._receipts.counts
+            counts.delivered += undelivered
+            counts.acked += len(done)
+            self._receipts.retain(agent.ended, done, now)
         if refusal is not None:
             raise refusal
         return count

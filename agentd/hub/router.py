@@ -85,13 +85,10 @@ class Router:
         receipts.next_id = id + 1
         name = session.name
         at = now + receipts.wall_offset
-        entry = Entry(
-            Message(id, name, session.provenance, verb.content, body, at),
-            agent,
-            size,
-            ACCEPTED,
-            [(ACCEPTED, now, name, "")],
-        )
+        mark = session.mark
+        if mark[1] != now:  # what came in one turn shares its first transition
+            mark = session.mark = (ACCEPTED, now, name, "")
+        entry = Entry(Message(id, name, session.provenance, verb.content, body, at), agent, size, ACCEPTED, [mark])
         receipts.entries[id] = entry
         receipts.counts.accepted += 1
         receipts.counts.accepted_bytes += length

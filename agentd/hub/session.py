@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import Accepted, DaemonMessage, Error
+from agentd.wire.messages import Accepted, DaemonMessage, Error, State
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
@@ -36,6 +36,7 @@ class Session:
         self.event_bytes = 0  # events on their way to it
         self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
         self.watching: dict[int, int] = {}  # by cid: the messages of whose state it waits to be told
+        self.mark: tuple[State, float, str, str] = (State.ACCEPTED, -1.0, "", "")  # its latest acceptance
         self._run: Accepted | None = None
 
     def write(self, message: DaemonMessage) -> None:

@@ -201,8 +201,9 @@ class SocketSession(asyncio.Protocol, ServedSession):
     def write(self, message: DaemonMessage) -> None:
         """Queue a message; the server sends it at the end of this turn."""
         if not self.closed:
-            self.writer.push(message)
-            if self.writer.full:
+            writer = self.writer
+            writer.push(message)
+            if writer.full:
                 self.full = True
             if not self.dirty:
                 self.dirty = True

@@ -187,7 +187,7 @@ class FrameWriter:
                 self._seal()
 
     def _seal(self) -> None:
-        self._frames.append(_frame(self._batch))
+        self._frames.append(_frame(self._batch, self._batch_bytes))
         self._batch.clear()
         self._batch_bytes = 0
         self.full = True
@@ -200,7 +200,7 @@ class FrameWriter:
         frames = self._frames
         if self._batch:
             if not frames:  # the common case: one small frame
-                taken = _frame(self._batch)
+                taken = _frame(self._batch, self._batch_bytes)
                 self._batch.clear()
                 self._batch_bytes = 0
                 return taken
@@ -218,7 +218,8 @@ class FrameWriter:
         while self._bulk:
             first = self._bulk[0]
             if isinstance(first, _Bulk):
-                self._frames.append(_frame([first.next_piece()]))
+                piece = first.next_piece()
+                self._frames.append(_frame([piece], len(piece)))
                 if first.finished:
                     self._bulk.popleft()
                 return
@@ -250,9 +251,9 @@ class _Bulk:
         return _encode(Chunk(self.stream, len(self.encoded), data))
 
 
-def _frame(encoded: list[bytes]) -> bytes:
+def _frame(encoded: list[bytes], size_bytes: int) -> bytes:
+    """One frame of these encodings, which are `size_bytes` together."""
     count = len(encoded)
     # msgpack's array of up to 15, and of up to 2**32 - 1
     header = bytes((0x90 | count,)) if count < 16 else b"\xdd" + count.to_bytes(4, "big")
-    messages = encoded[0] if count == 1 else b"".join(encoded)
-    return (len(header) + len(messages)).to_bytes(4, "little") + header + messages
+    return b"".join(((len(header) + size_bytes).to_bytes(4, "little"), header, *encoded))
