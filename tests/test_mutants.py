@@ -72,7 +72,7 @@ MUTANTS = [
         "delivered is said when it is sent",
         INBOX,
         "                session.push(message)\n",
-        "                session.push(message)\n                self._receipts.delivered(entry, 1000.0, session.name)\n",
+        "                session.push(message)\n                self._receipts.delivered(entry, 1.0, session.name)\n",
         "test_inbox.py::test_a_message_is_delivered_when_the_receiver_says_so_not_when_it_is_sent",
     ),
     Mutant(
