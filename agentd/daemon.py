@@ -15,7 +15,7 @@ import uvloop
 
 from agentd.host.arguments import VERSION, Settings, parse_arguments
 from agentd.host.directories import lock_directory, prepare_directory
-from agentd.host.logs import start_logging
+from agentd.host.logs import finish_logging, start_logging
 from agentd.host.process import raise_file_limit
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
@@ -44,6 +44,8 @@ def main() -> int:
     except AgentdError as error:
         sys.stderr.write(f"agentd: {error}\n")
         return error.exit_status
+    finally:
+        finish_logging()
 
 
 def _run(settings: Settings) -> int:

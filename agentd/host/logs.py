@@ -40,3 +40,13 @@ def start_logging(level: str, environ: Mapping[str, str]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def finish_logging() -> None:
+    """Let go of a stderr that nobody reads: what is left in its buffer would make the interpreter exit with 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, sys.stderr.fileno())
+        os.close(null)
