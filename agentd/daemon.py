@@ -80,7 +80,6 @@ def _run(settings: Settings) -> int:
         _say_what_is(settings, keeper, lanes, max_connections)
         gc.freeze()  # what is there now stays: the collector need not look at it again
         uvloop.run(_serve(server, sock, stops))
-        server.keep()
     finally:
         remove_socket(settings.socket, inode)
         for lock in reversed(locks):
@@ -96,7 +95,10 @@ async def _serve(server: Server, sock: socket.socket, stops: list[int]) -> None:
         loop.add_signal_handler(number, stop.set)
     if stops:
         stop.set()
-    await server.serve(sock, stop)
+    try:
+        await server.serve(sock, stop)
+    finally:
+        server.keep()  # while the loop still holds the signals: a second one must not cut this short
 
 
 def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, max_connections: int) -> None:

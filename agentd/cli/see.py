@@ -124,7 +124,9 @@ def dead_show(call: Call, id: str) -> int:
 
     with call.connect() as me:
         whole = me.find(id)
-        letter = next((one for one in me.dead(limit=1000).letters if id_text(one.id) == whole), None)
+        to = me.trace(whole).to
+        letters = me.dead(to, limit=1000).letters if any(row.name == to for row in me.agents().agents) else []
+        letter = next((one for one in letters if id_text(one.id) == whole), None)
     if letter is None:
         raise NoSuchMessage(f"{whole} is no dead letter", f"`agentctl trace {whole}` tells what became of it.")
     if call.as_json:
@@ -154,9 +156,19 @@ def dead_requeue(call: Call, ids: tuple[str, ...], everything: bool) -> int:
     if bool(ids) == everything:
         raise click.UsageError("Give the ids of dead letters, or --all.")
     with call.connect() as me:
-        whole = [id_text(one.id) for one in me.dead(limit=1000).letters] if everything else [me.find(id) for id in ids]
-        done = me.requeue(whole) if whole else 0
-    return _tell(call, "requeued", done, whole)
+        if not everything:
+            whole = [me.find(id) for id in ids]
+            return _tell(call, "requeued", me.requeue(whole), whole)
+        whole = []
+        view = me.dead(limit=1000)
+        while view.letters:
+            batch = [id_text(one.id) for one in view.letters if id_text(one.id) not in whole]
+            if not batch:
+                break  # these have died again meanwhile
+            me.requeue(batch)
+            whole += batch
+            view = me.dead(limit=1000)
+    return _tell(call, "requeued", len(whole), whole)
 
 
 @verb("agentctl dead drop k7qa", name="drop")

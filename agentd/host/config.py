@@ -64,7 +64,7 @@ class TraceLimits(Section, frozen=True):
 
 
 class DeadLimits(Section, frozen=True):
-    """[dead]: dead letters an agent. Past it: the oldest is dropped, logged and counted."""
+    """[dead]: dead letters an agent. Past it: the oldest is dropped and counted."""
 
     max_messages: Count = 1000
     max_bytes: Bytes = 64 << 20
@@ -75,7 +75,7 @@ class TopicLimits(Section, frozen=True):
 
     max_subscriptions: Count = 1024  # a session
     max_events: Count = 1024  # on their way to one subscription
-    max_event_bytes: Bytes = 16 << 20  # on their way to one session
+    max_event_bytes: Bytes = 32 << 20  # on their way to one session
 
 
 class ConnectionLimits(Section, frozen=True):

@@ -86,8 +86,14 @@ class Inboxes:
                 return
         agent.waiting[entry.message.id] = entry
 
-    def put_answer(self, entry: Entry) -> None:
-        """The reply to somebody who waits: charged to the asker, and held by its session from the start."""
+    def check_room_for_answer(self, agent: Agent, size_bytes: int) -> None:
+        """Backpressure to the responder when the asker's inbox has its bytes full. An answer is waited for: it may be
+        one message more than the inbox holds."""
+        if agent.bytes + size_bytes > self.max_bytes or self.bytes + size_bytes > self.max_total_bytes:
+            raise self.no_room(agent, size_bytes)
+
+    def charge(self, entry: Entry) -> None:
+        """Count an entry that lies elsewhere than in `waiting`: an answer on its way to its asker, or restored mail."""
         entry.agent.count += 1
         entry.agent.bytes += entry.size_bytes
         self.bytes += entry.size_bytes
@@ -201,6 +207,8 @@ class Inboxes:
     def nack(self, session: Session, id: int, reason: str, after_s: float, now: float) -> None:
         """Not now: back into the inbox, one attempt gone."""
         entry = self._unfinished(session, id)
+        if entry.state is not DELIVERED:
+            self._receipts.delivered(entry, now, session.name)
         self._detach(entry)
         self._back(entry, now, session.name, reason or "nacked", failed=True, after_s=after_s)
         self.pump(session.agent)
@@ -210,14 +218,17 @@ class Inboxes:
         entry = self._unfinished(session, id)
         self._die(entry, now, session.name, reason or "rejected", rejected=True)
 
-    def give_back(self, session: Session, ids: list[int], now: float) -> None:
-        """Not wanted after all; no attempt counted."""
+    def give_back(self, session: Session, ids: list[int], now: float) -> int:
+        """Not wanted after all; no attempt counted. How many came back: what is held by nobody here can't."""
+        count = 0
         for id in reversed(ids):
-            entry = session.held.get(id)
+            entry = session.held.get(id) or session.agent.detached.get(id)
             if entry is not None:
                 self._detach(entry)
                 self._back(entry, now, session.name, "given back", failed=False)
+                count += 1
         self.pump(session.agent)
+        return count
 
     def working(self, session: Session, id: int, hold_s: float | None, now: float) -> None:
         """Still at it. With `hold_s` the agent holds the message that long, whatever becomes of the session."""
@@ -227,10 +238,17 @@ class Inboxes:
         if entry.state is not DELIVERED:
             self._receipts.delivered(entry, now, session.name)
         self._detach(entry)
-        agent = entry.agent
-        agent.waiting.pop(id, None)
-        agent.detached[id] = entry
-        entry.timer = self._deadlines.add(now + hold_s, lambda now: self._hold_over(entry, now))
+        self.hold_until(entry, now + hold_s)
+
+    def hold_until(self, entry: Entry, at: float) -> None:
+        """A detached entry is held by its agent, whatever becomes of its sessions."""
+        entry.agent.detached[entry.message.id] = entry
+        entry.timer = self._deadlines.add(at, lambda now: self._hold_over(entry, now))
+
+    def delay_until(self, entry: Entry, at: float) -> None:
+        """A detached entry waits until then before anybody is sent it."""
+        entry.agent.delayed[entry.message.id] = entry
+        entry.timer = self._deadlines.add(at, lambda now: self._delay_over(entry, now))
 
     def _hold_over(self, entry: Entry, now: float) -> None:
         entry.agent.detached.pop(entry.message.id, None)
@@ -324,12 +342,11 @@ class Inboxes:
         if entry.expiry is not None and entry.expiry.at <= now:
             self._expire(entry, now)
             return
-        if after_s > 0:
-            entry.agent.delayed[message.id] = entry
-            entry.timer = self._deadlines.add(now + after_s, lambda now: self._delay_over(entry, now))
-            return
-        if entry.asker is not None and not entry.agent.live:  # its hold is over, and nobody is there to reply
+        if entry.asker is not None and not entry.agent.live:  # nobody is there to reply
             self._die(entry, now, who, note, store=False)
+            return
+        if after_s > 0:
+            self.delay_until(entry, now + after_s)
             return
         self._rejoin(entry)
 

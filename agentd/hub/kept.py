@@ -10,6 +10,7 @@ from typing import Final
 from msgspec import MsgspecError, Struct, msgpack
 
 from agentd._native import crc32c
+from agentd.hub.agents import Agent, UsedKey
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, Entry
 from agentd.wire.errors import BadRequest
@@ -26,6 +27,18 @@ class KeptMessage(Struct, array_like=True):
     to: str
     message: Message
     transitions: list[Transition]
+    until: float | None = None  # held by its agent, or delayed, until then
+
+
+class KeptKey(Struct, array_like=True):
+    """An idempotency key that was used."""
+
+    key: str
+    id: int
+    at: float
+    to: str
+    body_bytes: int
+    body_crc: int
 
 
 class KeptName(Struct, array_like=True):
@@ -33,6 +46,7 @@ class KeptName(Struct, array_like=True):
 
     name: str
     seen_at: float
+    keys: list[KeptKey] = []
 
 
 class Kept(Struct, array_like=True):
@@ -52,12 +66,12 @@ def collect(hub: Hub, now: float) -> Kept:
 
     def kept(entry: Entry) -> KeptMessage:
         trail = [Transition(state, at + offset, who, note) for state, at, who, note in entry.trail]
-        return KeptMessage(entry.to, entry.message, trail)
+        return KeptMessage(entry.to, entry.message, trail, entry.timer.at + offset if entry.timer else None)
 
     return Kept(
         FORMAT,
         hub.receipts.next_id,
-        [KeptName(agent.name, agent.seen + offset) for agent in named],
+        [KeptName(agent.name, agent.seen + offset, _keys(agent, offset)) for agent in named],
         [
             kept(entry)
             for agent in named
@@ -65,6 +79,10 @@ def collect(hub: Hub, now: float) -> Kept:
         ],
         [kept(entry) for agent in named for entry in agent.dead.values()],
     )
+
+
+def _keys(agent: Agent, offset: float) -> list[KeptKey]:
+    return [KeptKey(key, use.id, use.at + offset, *use[2:]) for key, use in agent.keys.items()]
 
 
 def encode(kept: Kept) -> bytes:
@@ -98,11 +116,16 @@ def restore(hub: Hub, kept: Kept, now: float) -> None:
         agent = hub.agents.get_or_create(name.name, now, limited=False)
         agent.seen = min(now, name.seen_at - offset)
         hub.agents.watch_idle(agent, agent.seen)
+        for use in name.keys:
+            agent.keys[use.key] = UsedKey(use.id, use.at - offset, use.to, use.body_bytes, use.body_crc)
     for item in sorted(kept.mail, key=lambda item: item.message.id):
         entry = _entry(hub, item, now)
-        if entry.state is DELIVERED:  # it was held: whoever had it is gone with the old daemon
-            hub.receipts.back(entry, now, entry.to, "agentd was restarted")
-        hub.inboxes.put(entry)
+        if item.until is None:
+            hub.inboxes.put(entry)
+        else:
+            hub.inboxes.charge(entry)
+            place = hub.inboxes.hold_until if entry.state is DELIVERED else hub.inboxes.delay_until
+            place(entry, item.until - offset)
         if item.message.details is not None and item.message.details.expires_at is not None:
             hub.inboxes.expire_at(entry, item.message.details.expires_at - offset)
     for item in kept.dead:

@@ -104,6 +104,8 @@ class Router:
             if not options.allow_absent:
                 raise self._agents.unknown(verb.to)
             agent = None
+        if options.wait is not ACCEPTED and verb.cid in session.watching:
+            raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
         details = self._details(options, now)
         if options.key is not None and self._repeated(session, verb, options, options.key, now):
             return
@@ -182,6 +184,8 @@ class Router:
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         if asked is None:
             self._inboxes.check_room(agent, entry.size_bytes)
+        else:
+            self._inboxes.check_room_for_answer(agent, entry.size_bytes)
         self._admit(entry)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
@@ -191,7 +195,7 @@ class Router:
         if asked is None:
             self._inboxes.put(entry)
         else:
-            self._inboxes.put_answer(entry)
+            self._inboxes.charge(entry)
             self._requests.answer(parent, entry)
         if parent.state not in ENDED:
             self._inboxes.finish(parent, now, session.name)

@@ -10,7 +10,7 @@ from agentd.hub.receipts import DELIVERED, EXPIRED, Entry, Receipts
 from agentd.hub.session import Session
 from agentd.wire.errors import BadRequest, LaneUnavailable, LimitReached
 from agentd.wire.messages import LaggedEvent
-from agentd.wire.names import check_name, check_pattern, compile_pattern
+from agentd.wire.names import Pattern, check_name, check_pattern
 
 _MAX_CACHED = 4096
 
@@ -23,7 +23,7 @@ class Subscription:
     def __init__(self, number: int, pattern: str, session: Session) -> None:
         self.number = number
         self.pattern = pattern
-        self.expression: re.Pattern[str] = compile_pattern(pattern)
+        self.expression = Pattern(pattern)
         self.session = session
         self.outstanding: dict[int, Entry] = {}  # sent, not yet taken by the subscriber's application
         self.missed = 0
@@ -85,7 +85,7 @@ class Topics:
         if found is None:
             if len(self._matching) >= _MAX_CACHED:
                 self._matching.clear()
-            found = tuple(s for s in self.subscriptions.values() if s.expression.fullmatch(topic))
+            found = tuple(s for s in self.subscriptions.values() if s.expression.matches(topic))
             self._matching[topic] = found
         return found
 
@@ -104,8 +104,9 @@ class Topics:
             ):
                 subscription.missed += 1
                 counts.missed += 1
-                if not subscription.outstanding:  # nothing will be said to be delivered there: tell it now
-                    self._tell_missed(subscription)
+                session = subscription.session
+                if not session.event_bytes and not session.stalled:  # no `delivered` will come: tell it now
+                    self._tell_missed(session)
                 refused.append(subscription.session.name)
                 continue
             subscription.outstanding[message.id] = entry
@@ -134,12 +135,14 @@ class Topics:
             session.event_bytes -= entry.size_bytes
             entry.trail.append((DELIVERED, now, session.name, ""))
             self._settle(entry, now)
-        if subscription.missed:
-            self._tell_missed(subscription)
+        self._tell_missed(session)
 
-    def _tell_missed(self, subscription: Subscription) -> None:
-        subscription.session.push(LaggedEvent(subscription.number, subscription.missed))
-        subscription.missed = 0
+    def _tell_missed(self, session: Session) -> None:
+        """Room was made, or is there: now is the time to hear of gaps."""
+        for subscription in session.subscriptions.values():
+            if subscription.missed:
+                session.push(LaggedEvent(subscription.number, subscription.missed))
+                subscription.missed = 0
 
     def _settle(self, entry: Entry, now: float) -> None:
         """One subscription less has yet to take it. With the last the event ends: `delivered` if anybody took it."""

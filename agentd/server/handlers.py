@@ -100,8 +100,7 @@ def reject(session: ServedSession, verb: wire.Reject, now: float) -> None:
 
 
 def give_back(session: ServedSession, verb: wire.GiveBack, now: float) -> None:
-    session.server.hub.inboxes.give_back(session, verb.ids, now)
-    _done(session, verb.cid, len(verb.ids))
+    _done(session, verb.cid, session.server.hub.inboxes.give_back(session, verb.ids, now))
 
 
 def working(session: ServedSession, verb: wire.Working, now: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentd.hub import kept
 from agentd.hub.hub import Hub
-from agentd.wire.errors import BadRequest
+from agentd.wire.errors import BadRequest, NotPermitted
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,17 @@ class Keeper:
         """Keep what the hub has. The sessions must have left."""
         found = kept.collect(hub, now)
         making = self._path.with_suffix(".tmp")
+        try:
+            self._write(making, kept.encode(found))
+        except OSError as error:
+            raise NotPermitted(
+                f"{self._path} can't be written: {error.strerror}", "Names and mail of this run are lost."
+            ) from None
+        log.info("kept %d names, %d messages, %d dead letters", len(found.names), len(found.mail), len(found.dead))
+
+    def _write(self, making: Path, data: bytes) -> None:
         with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(kept.encode(found))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         making.rename(self._path)
@@ -59,4 +68,3 @@ class Keeper:
             os.fsync(directory)
         finally:
             os.close(directory)
-        log.info("kept %d names, %d messages, %d dead letters", len(found.names), len(found.mail), len(found.dead))

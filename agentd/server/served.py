@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agentd.hub.session import Session
 from agentd.server.handlers import BEFORE_HELLO
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from agentd.server.server import Server
 
 log = logging.getLogger(__name__)
+
+#: So long may one client's verbs take in one turn, looked at after so many of them.
+_TURN_S: Final = 0.005
+_LOOK_EVERY: Final = 64
 
 Handler = Callable[["ServedSession", Any, float], None]
 
@@ -66,6 +70,7 @@ class ServedSession(Session):
     def handle(self, verbs: Sequence[Any], now: float) -> list[Any]:
         """Do what the client says, in its order; what is left to do once it has been sent the answers so far."""
         rest = iter(verbs)
+        looks = _LOOK_EVERY
         for verb in rest:
             try:
                 handler = self.handlers.get(type(verb))
@@ -76,6 +81,7 @@ class ServedSession(Session):
                 self.server.hub.receipts.counts.refused += 1
                 cid = getattr(verb, "cid", 0)
                 self.refuse(cid, error)
+                looks = 1  # a refusal can cost more than what it refuses
                 if not self.greeted:
                     self.close("no hello")
             except Exception:
@@ -85,6 +91,11 @@ class ServedSession(Session):
                 break  # what was said behind its end is not done: nobody would undo it
             if self.full:
                 return list(rest)
+            looks -= 1
+            if not looks:
+                looks = _LOOK_EVERY
+                if self.server.clock() - now > _TURN_S:
+                    return list(rest)
         return []
 
     def _unexpected(self, verb: Any) -> BadRequest:

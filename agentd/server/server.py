@@ -76,6 +76,8 @@ class Server:
         await stop.wait()
         await self._drain()
         listener.close()
+        for session in self.sessions:
+            session.credit = 0  # what one of them leaves behind is for the next start, not for those that go next
         for session in [*self.sessions, *self._turned_away]:
             session.say_goodbye("agentd is stopping")
         await self._wait_closed()
@@ -149,8 +151,12 @@ class Server:
 
     def _run_deadlines(self) -> None:
         now = self.now()
-        self.hub.deadlines.run(now)
         self._timer = None
+        self._timer_at = float("inf")
+        try:
+            self.hub.deadlines.run(now)
+        except Exception:
+            log.exception("a defect in what was due")
         self._arm()
         self.flush(now)
 
@@ -179,8 +185,11 @@ class Server:
         )
 
     def keep(self) -> None:
-        """Write what outlives this run. After `serve`."""
-        self._keeper.write(self.hub, self.now())
+        """Write what outlives this run. After `serve`, however that ended."""
+        now = self.now()
+        for session in list(self.hub.sessions):
+            self.hub.leave(session, now, "agentd is stopping")
+        self._keeper.write(self.hub, now)
 
     # What it says of itself.
 

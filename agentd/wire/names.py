@@ -60,22 +60,59 @@ def _misplaced(pattern: str) -> bool:
     return any("**" in segment and segment != "**" for segment in re.split("[:.]", pattern))
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A checked pattern as an expression to fullmatch topics with."""
-    first, *rest = re.split("([:.])", pattern)  # segment, separator, segment, ...
-    expression = ".*" if first == "**" else _segment(first)
-    for separator, segment in zip(map(re.escape, rest[::2]), rest[1::2], strict=True):
-        if segment == "**":
-            expression += f"(?:{separator}.*)?"  # zero segments take their separator with them
-        elif expression == ".*":
-            expression = f"(?:.*{separator})?" + _segment(segment)
-        else:
-            expression += separator + _segment(segment)
-    return re.compile(expression, re.DOTALL)
+class Pattern:
+    """A topic pattern, ready to match. It follows all ways through the pattern at once, so that no pattern takes more
+    than its length times that of the topic: a regular expression of it could take for ever."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, pattern: str) -> None:
+        self._steps = [
+            (separator, None if segment == "**" else _segment(segment)) for separator, segment in _split(pattern)
+        ]
+
+    def matches(self, topic: str) -> bool:
+        """Whether the pattern stands for this topic."""
+        steps = self._steps
+        ways = self._closure({0})  # steps to take next
+        inside: set[int] = set()  # steps ** that have taken a segment and may take more
+        for place, (separator, segment) in enumerate(_split(topic)):
+            taken: set[int] = set()
+            for way in ways:
+                if way == len(steps):
+                    continue
+                before, matcher = steps[way]
+                if place and separator != before:
+                    continue
+                if matcher is None:
+                    inside = inside | {way}
+                elif matcher.fullmatch(segment):
+                    taken.add(way + 1)
+            ways = self._closure(taken | {way + 1 for way in inside})
+        return len(steps) in ways
+
+    def _closure(self, ways: set[int]) -> set[int]:
+        """These, and those that a ** for no segment at all leads to."""
+        for way in sorted(ways):
+            while way < len(self._steps) and self._steps[way][1] is None:
+                way += 1
+                ways.add(way)
+        return ways
 
 
-def _segment(glob: str) -> str:
-    return re.escape(glob).replace(r"\*", "[^:.]*")
+def _split(text: str) -> list[tuple[str, str]]:
+    """Each segment with the separator before it."""
+    first, *rest = re.split("([:.])", text)
+    return [("", first), *zip(rest[::2], rest[1::2], strict=True)]
+
+
+def _segment(glob: str) -> re.Pattern[str]:
+    first, *parts = map(re.escape, glob.split("*"))
+    if not parts:
+        return re.compile(first)
+    *middle, last = parts
+    # An atomic group takes the first place that fits and never looks back.
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in middle) + ".*" + last, re.DOTALL)
 
 
 # Ids: 64 bits, counted up from the time of the daemon's start (seconds and their fraction, 32 bits each), which the

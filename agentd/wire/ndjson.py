@@ -75,6 +75,8 @@ def _plan(kind: type[msgspec.Struct]) -> _Plan:
 
 def _leaves(hint: Any) -> typing.Iterator[Any]:
     """The types that a hint is made of, looking through unions and lists."""
+    if typing.get_origin(hint) is typing.Annotated and typing.get_origin(hint.__origin__) is list:
+        hint = hint.__origin__
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) in (list, typing.Union):
         for part in typing.get_args(hint):
             yield from _leaves(part)

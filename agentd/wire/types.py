@@ -9,6 +9,7 @@ VERSION: Final = 1
 
 #: A message id: a number here, 13 letters wherever people or JSON see it (names.id_text).
 Id = Annotated[int, Meta(ge=0, extra={"id": True})]
+Ids = Annotated[list[Id], Meta(max_length=1 << 16)]
 Cid = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=366 * 86400)]
 

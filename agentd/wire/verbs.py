@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from agentd.wire.bodies import Content
-from agentd.wire.types import Cid, Id, Priority, Route, Seconds, State
+from agentd.wire.types import Cid, Id, Ids, Priority, Route, Seconds, State
 
 
 class Options(Struct, array_like=True, gc=False):
@@ -120,7 +120,7 @@ class Receive(Struct, array_like=True, tag=20, gc=False):
 class Delivered(Struct, array_like=True, tag=21, gc=False):
     """These were taken by the receiving library for its application. Never answered."""
 
-    ids: list[Id]
+    ids: Ids
     subscription: int = 0
 
 
@@ -128,7 +128,7 @@ class Ack(Struct, array_like=True, tag=22, gc=False):
     """Done with these. Says `delivered` too where that was not said."""
 
     cid: Cid
-    ids: list[Id]
+    ids: Ids
 
 
 class Nack(Struct, array_like=True, tag=23):
@@ -152,7 +152,7 @@ class GiveBack(Struct, array_like=True, tag=25):
     """Not wanted after all: back to the front of the inbox, no attempt counted."""
 
     cid: Cid
-    ids: list[Id]
+    ids: Ids
 
 
 class Working(Struct, array_like=True, tag=26):
@@ -218,14 +218,14 @@ class Requeue(Struct, array_like=True, tag=37):
     """Put dead letters back into their inboxes, attempts counted anew. Answered by Done."""
 
     cid: Cid
-    ids: list[Id]
+    ids: Ids
 
 
 class Drop(Struct, array_like=True, tag=38):
     """Give dead letters up for good. Answered by Done."""
 
     cid: Cid
-    ids: list[Id]
+    ids: Ids
 
 
 class Forget(Struct, array_like=True, tag=39):

@@ -58,6 +58,8 @@ CLIENT: Final = "agentd_client 1"
 #: The daemon is believed: it says what its own limit is only after the reader was made.
 _MAX_READ_BYTES: Final = 1 << 30
 _ACCEPTED = State.ACCEPTED
+#: What an Error without a call says of the connection; any other is about a verb that wanted no answer.
+_CONNECTION_CODES: Final = ("busy", "bad_request", "too_large", "internal")
 #: A loop that posts or acks without a pause is written out so often, so that the daemon works beside it, not after it.
 _GATHER_BYTES: Final = 16 * 1024
 #: What a post has beyond its body, and what is reckoned for an ack.
@@ -273,6 +275,11 @@ class Conversation(Generic[R, P]):
             out.touch()
         return self._received(message, self._face, window)
 
+    def ack_answer(self, id: int) -> None:
+        """The asker has its answer. Travels with the next write, or alone when none comes soon."""
+        self.out.acks.append(id)
+        self._lazily()
+
     def ack(self, received: Received) -> None:
         """Done with it. Travels with the next write; says `delivered` too where that was not said."""
         if received.settled:
@@ -371,8 +378,6 @@ class Conversation(Generic[R, P]):
         if call is None:  # the asker has given up: let it be mail, if it can
             self.give_back([answer.message.id])
             return
-        self.out.acks.append(answer.message.id)
-        self._lazily()
         call.answer = answer
         call.settle()
 
@@ -393,10 +398,11 @@ class Conversation(Generic[R, P]):
         if not message.cid:
             if isinstance(error, NameInUse):
                 self._taken_over = error
+                self.mail.lost()  # what came is the other's now
                 self.mail.wake_all()
             elif isinstance(error, VersionMismatch):
                 self.close(error)
-            else:
+            elif message.code in _CONNECTION_CODES:
                 self._reason = message.message
             return
         self.feeds.refused(message.cid, error)
@@ -411,6 +417,7 @@ class Conversation(Generic[R, P]):
         """The first time the caller hears of it. Later, what can still be done is done."""
         if self._joined and isinstance(error, NameInUse):
             self._taken_over = error  # the next connection only sends
+            self.mail.lost()  # what came is the other's now
             self.mail.wake_all()
         elif not self._joined or not error.retryable:
             for call in self._open.values():

@@ -196,6 +196,10 @@ class Verbs:
                 if _is_over(until + _NET_S):
                     raise Timeout(f"{to} has not replied in {timeout:g} s, and agentd has not said so either")
                 yield call, until + _NET_S
+        except GeneratorExit:
+            if call.answer is not None:  # it came, and nobody is there to have it: let it be mail
+                conversation.give_back([call.answer.message.id])
+            raise
         finally:
             conversation.forget(call)
         if call.lost and call.error is not None:
@@ -206,6 +210,7 @@ class Verbs:
         if call.error is not None:
             raise call.error
         message: wire.Message = call.answer.message
+        conversation.ack_answer(message.id)
         return message
 
     # Mail and events.

@@ -258,6 +258,7 @@ class Client:
     def request(self, to: str, body: object, timeout: float = 30.0, **options: Unpack[SendOptions]) -> Message:
         """Ask, and get the reply. NoResponder at once where nobody would reply."""
         reply = self.drive(self.verbs.request(to, body, timeout, options))
+        self.say()
         return Message(reply, self, None, True)
 
     def publish(
