@@ -823,3 +823,22 @@ def test_what_expired_on_its_way_is_not_handed_over(fake: Fake) -> None:
     fake.mail(8, expires_at=4e9)
     receive.go_on()
     assert receive.result.id == 8
+
+
+def test_what_came_before_a_takeover_is_the_new_takers(fake: Fake) -> None:
+    window = Window(fake.client, 5)
+    window.open()
+    fake.heard()
+    fake.mail(1, 2)
+    fake.say(wire.Error(0, "name_in_use", "taken over", ""))
+    assert fake.client.mail.next() is None
+
+
+def test_an_answer_that_nobody_is_there_to_have_becomes_mail(fake: Fake) -> None:
+    request = Running(fake.verbs.request("you", b"?", 5.0, {}))
+    cid = fake.heard_one(wire.Request).cid
+    fake.say(wire.Answer(cid, wire.Message(9, "you", "uid 0", Content.TEXT, b"!", 1.0)))
+    request.steps.close()  # cancelled before it went on
+    said = fake.heard()
+    assert [verb.ids for verb in said if isinstance(verb, wire.GiveBack)] == [[9]]
+    assert not [verb for verb in said if isinstance(verb, wire.Ack)]

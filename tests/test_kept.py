@@ -36,7 +36,7 @@ def test_mail_survives_with_its_id_attempts_and_order(world: World) -> None:
     sender, taker = world.join("sender"), world.join("taker", credit=1)
     first, second = world.send(sender, "taker", b"1"), world.send(sender, "taker", b"2")
     world.delivered(taker, first)
-    world.nack(taker, first, after_s=60)
+    world.nack(taker, first)
     world.restart()
     taker = world.join("taker", credit=9)
     assert [(m.id, m.body, m.attempt, m.sender) for m in taker.told(Message)] == [
@@ -47,14 +47,44 @@ def test_mail_survives_with_its_id_attempts_and_order(world: World) -> None:
     assert world.ack(taker, first, second) == 2
 
 
-def test_a_held_message_comes_back_to_the_inbox_and_can_still_be_acked(world: World) -> None:
+def test_a_held_message_stays_held_and_can_still_be_acked(world: World) -> None:
     sender, taker = world.join("sender"), world.join("taker", credit=1)
     id = world.send(sender, "taker", b"x")
     world.hold(taker, id, 600)
     world.restart()
-    assert world.story(id) == [ACCEPTED, DELIVERED, ACCEPTED]
-    assert world.entry(id).trail[-1][3] == "agentd was restarted"
+    assert world.story(id) == [ACCEPTED, DELIVERED]
+    assert not world.join("taker", credit=1).told(Message)
     assert world.ack(world.join("taker", take=False), id) == 1
+
+
+def test_a_hold_ends_in_its_time_and_counts_an_attempt(world: World) -> None:
+    sender, taker = world.join("sender"), world.join("taker", credit=1)
+    id = world.send(sender, "taker", b"x")
+    world.hold(taker, id, 600)
+    world.restart()
+    taker = world.join("taker", credit=1)
+    world.after(599)
+    assert not taker.told(Message)
+    world.after(1)
+    assert [(m.id, m.attempt) for m in taker.told(Message)] == [(id, 2)]
+
+
+def test_a_delay_goes_on(world: World) -> None:
+    sender, taker = world.join("sender"), world.join("taker", credit=1)
+    id = world.send(sender, "taker", b"x")
+    world.nack(taker, id, after_s=60)
+    world.restart()
+    taker = world.join("taker", credit=1)
+    assert not taker.told(Message)
+    world.after(60)
+    assert [(m.id, m.attempt) for m in taker.told(Message)] == [(id, 2)]
+
+
+def test_a_key_is_accepted_once_over_a_restart(world: World) -> None:
+    world.join("taker")
+    id = world.send(world.join("sender"), "taker", b"x", key="k")
+    world.restart()
+    assert world.send(world.join("sender"), "taker", b"x", key="k") == id
 
 
 def test_no_id_is_used_twice(world: World) -> None:
@@ -100,9 +130,8 @@ def test_a_request_becomes_a_message_whose_reply_goes_to_the_inbox(world: World)
     world.leave(taker)
     world.restart()
     taker, asker = world.join("taker", credit=1), world.join("asker", credit=1)
-    (message,) = taker.told(Message)
-    assert message.details is not None and message.details.reply_by is None
-    world.nack(taker, message.id)
+    details = world.entry(message.id).message.details
+    assert details is not None and details.reply_by is None
     world.reply(taker, message.id, b"done")
     assert asker.bodies() == [b"done"]
 
