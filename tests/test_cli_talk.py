@@ -359,7 +359,10 @@ def test_an_id_that_nothing_has(agentctl: Agentctl, verb: str) -> None:
 
 def test_a_name_in_use(agentctl: Agentctl) -> None:
     first = agentctl.start("recv", "--follow", name="builder")
-    wait_until(lambda: agentctl("recv", name="builder").status == 77, "for the name to be taken")
+    # By looking, not by trying: a try could take the name first.
+    wait_until(
+        lambda: any(one["live"] for one in agentctl("agents", "--json").json["agents"]), "for the name to be taken"
+    )
     refused = agentctl("recv", name="builder", status=77)
     assert str(first.process.pid) in refused.err and "--replace" in refused.err
     send(agentctl, "builder", "hi", name="builder")  # sending under it is free

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from agentd.cli.call import argument, option
 from agentd.wire.bodies import Content, decode_body
-from agentd.wire.errors import AgentdError, BadBody
+from agentd.wire.errors import AgentdError, BadBody, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+#: The most that a daemon can be configured to take; its own limit comes with its answer.
+_MAX_BYTES = 1 << 30
 
 
 class NoSuchFile(AgentdError):
@@ -38,7 +41,9 @@ def read_body(given: str, kind: str | None) -> object:
     if given == "-":
         if sys.stdin is None:
             raise BadBody("BODY is - but stdin is closed", "Give the body as an argument or as @file.")
-        data = sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise TooLarge(f"stdin has more than {_MAX_BYTES} bytes", "Put it into a file and send the file's path.")
     elif given.startswith("@") and not given.startswith("@@"):
         data = _read_file(given[1:])
     else:

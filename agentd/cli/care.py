@@ -67,11 +67,19 @@ def version(call: Call) -> int:
     return 0
 
 
+def _is_socket(path: str) -> bool:
+    import stat
+
+    return stat.S_ISSOCK(os.lstat(path).st_mode)
+
+
 def how_to_start() -> str:
     """What to do when no daemon answers."""
     from agentd.wire.paths import socket_path
 
     path = socket_path(os.environ, os.getuid())
+    if os.path.exists(path) and not _is_socket(path):
+        return f"{path} is no socket: set AGENTD_SOCKET or AGENTD_RUNTIME_DIR, or leave them unset."
     if os.path.exists(path):
         return f"{path} is stale, no daemon listens on it: start one with `agentd`, which replaces it."
     return f"{path} is not there: start a daemon with `agentd`, in the foreground of another terminal."

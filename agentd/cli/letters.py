@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from agentd_client import Receipt
     from agentd_client.blocking import Message
 
+#: Nobody knows whether it went: as after a time-out, the caller may try again with a key.
+UNKNOWN = 75
 _COLOUR = {"acked": "green", "delivered": "green", "dead": "red", "expired": "red", "unknown": "red"}
 
 
@@ -24,16 +26,18 @@ def show_receipt(call: Call, receipt: Receipt, **more: Any) -> int:
         notes.append(NO_NAME)
     if call.as_json:
         shown = {"id": receipt.id, "state": state, "at": receipt.at}
-        shown |= {"lane": str(receipt.lane), "route": str(receipt.route), "note": " ".join(notes)}
+        shown |= {"lane": receipt.lane, "route": receipt.route, "note": " ".join(notes)}
         show.emit(shown | more)
     else:
         way = "".join(f"  {name} {value}" for name, value in more.items() if isinstance(value, (str, int)))
         colour = _COLOUR.get(state, "bold")
+        id = f"  {receipt.id}" if receipt.id else ""
+        road = f"  {receipt.lane} lane, route {receipt.route}" if receipt.lane else ""
         show.say(
-            f"{show.paint(state, colour)}  {receipt.id}{way}  {receipt.lane} lane, route {receipt.route}",
+            f"{show.paint(state, colour)}{id}{way}{road}",
             *(show.cell(note) for note in notes),
         )
-    return 1 if state in ("dead", "expired", "unknown") else 0
+    return UNKNOWN if state == "unknown" else 1 if state in ("dead", "expired") else 0
 
 
 def to_json(message: Message) -> dict[str, Any]:

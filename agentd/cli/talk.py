@@ -218,6 +218,8 @@ def serve(call: Call, name: str, command: tuple[str, ...], jobs: int, replace: b
     """
     from agentd.cli.serving import Server
 
+    if call.as_name is not None and call.as_name != name:
+        raise click.UsageError(f"It serves as {name}: --as {call.as_name} can't be somebody else")
     call.as_name = name
     return Server(call, command, jobs, replace=replace).run()
 
@@ -232,7 +234,7 @@ def publish(call: Call, topic: str, body: str, kind: str | None, headers: dict[s
     with call.connect() as me:
         receipt = me.publish(topic, value, headers=headers, timeout=call.patience_s)
     refused = list(receipt.refused)
-    if call.as_json:
+    if call.as_json or receipt.state == "unknown":
         return letters.show_receipt(call, receipt, topic=topic, reached=receipt.reached, refused=refused)
     if refused:
         show.say(show.paint(f"Not taken, their inbox is full: {', '.join(refused)}", "red"))

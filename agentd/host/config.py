@@ -158,7 +158,7 @@ def _from_file(path: Path, required: bool) -> Iterable[tuple[str, str, Any]]:
             raise ConfigError(f"{path} does not exist", "Name a configuration file that does.") from None
         return
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}", "Mend the line it names.") from None
+        raise ConfigError(f"{path} is not TOML: {error}", "Mend it, or start without it.") from None
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     for section, table in tables.items():

@@ -105,10 +105,10 @@ class Agents:
         """The agent of that name, or NoSuchAgent with the nearest one."""
         agent = self.by_name.get(name)
         if agent is None or agent.unnamed:
-            raise self.unknown(name)
+            raise self.unknown(name, sending=False)
         return agent
 
-    def unknown(self, name: str) -> NoSuchAgent:
+    def unknown(self, name: str, *, sending: bool = True) -> NoSuchAgent:
         """The error for a name that nobody bears."""
         if name.startswith(ANONYMOUS):
             return NoSuchAgent(
@@ -118,10 +118,8 @@ class Agents:
         check_name(name)
         near = difflib.get_close_matches(name, self._similar(name), 1)
         did_you_mean = f"Did you mean {near[0]}? " if near else ""
-        return NoSuchAgent(
-            f"No agent {name} is known",
-            f"{did_you_mean}`agentctl agents` lists them; --allow-absent keeps mail for a new one.",
-        )
+        keep = "; --allow-absent keeps mail for a new one" if sending else ""
+        return NoSuchAgent(f"No agent {name} is known", f"{did_you_mean}`agentctl agents` lists them{keep}.")
 
     def _similar(self, name: str) -> list[str]:
         """A few names worth comparing: comparing all of thousands would hold up everybody for a typing error."""

@@ -198,7 +198,8 @@ class Inboxes:
     def finish(self, entry: Entry, now: float, who: str) -> None:
         """End an entry as acked, wherever it lies."""
         if entry.state is not DELIVERED:
-            self._receipts.delivered(entry, now, who)
+            taken = entry.holder is not None or any(state is DELIVERED for state, _, _, _ in entry.trail)
+            self._receipts.delivered(entry, now, who, "" if taken else "acked by its id, without being taken")
         self._remove(entry)
         if entry.asker is not None:
             self._requests.end_without_reply(entry, f"{who} acked the request and did not reply")

@@ -136,10 +136,10 @@ class Receipts:
         self.unnamed = Retention()  # for what agents without a name sent
         self.wall_offset = 0.0  # the server keeps it right; seconds since 1970 = now + wall_offset
 
-    def delivered(self, entry: Entry, now: float, who: str) -> None:
+    def delivered(self, entry: Entry, now: float, who: str, note: str = "") -> None:
         """The receiving library took it for its application."""
         entry.state = DELIVERED
-        entry.trail.append((DELIVERED, now, who, ""))
+        entry.trail.append((DELIVERED, now, who, note))
         self.counts.delivered += 1
         if entry.watchers is not None:
             self._tell(entry, now, "")

@@ -56,7 +56,7 @@ def decode_body(content: Content, body: bytes) -> object:
     try:
         return body.decode() if content is _TEXT else _decoder.decode(body)
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError) as error:
-        raise BadBody(f"The body is not {content.value}: {error}", "Its bytes are in .body.") from None
+        raise BadBody(f"The body is not {content.value}: {error}") from None
 
 
 def _check_json(value: object) -> None:

@@ -10,6 +10,8 @@ from agentd.wire.errors import BadName, NoSuchMessage
 MAX_NAME_BYTES: Final = 255
 #: Names the daemon gives to sessions that joined without one; nobody may join under such a name.
 ANONYMOUS: Final = "anonymous."
+#: Nobody else may bear it.
+DAEMON: Final = "agentd"
 #: Topics on which the daemon publishes its own facts; agents may subscribe to them, never publish.
 OWN_TOPICS: Final = "agentd:"
 
@@ -29,6 +31,8 @@ def check_name(name: str) -> str:
             f"{_shown(name)} is not an agent name",
             f"Use letters, digits, '.', '_' and '-', at most {MAX_NAME_BYTES} of them.",
         )
+    if name == DAEMON:
+        raise BadName(f"{_shown(name)} is the daemon's own name", "Choose another.")
     if name.startswith(ANONYMOUS):
         raise BadName(f"{_shown(name)} is reserved for agents without a name", f"Names can't begin with {ANONYMOUS!r}.")
     return name

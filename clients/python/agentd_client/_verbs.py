@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentd.wire import messages as wire
 from agentd.wire.bodies import encode_body
 from agentd.wire.errors import AgentdError, Backpressure, BadRequest, RateLimited, Timeout, Unreachable
+from agentd.wire.frames import CHUNK_BYTES
 from agentd.wire.messages import State
 from agentd.wire.names import ID_LETTERS, id_value
 from agentd_client._options import checked, make_options
@@ -54,6 +55,13 @@ class Verbs:
                 raise conversation.unreachable()
             yield conversation.back, until
         conversation.check()
+
+    def _fits(self, data: bytes, until: float | None) -> Steps[None]:
+        """TooLarge before the bytes travel. Something large waits until the daemon has said what its limit is."""
+        conversation = self._conversation
+        if len(data) > CHUNK_BYTES and not conversation.joining.settled:
+            yield conversation.joining, until
+        conversation.check_size(len(data))
 
     # One verb, one answer.
 
@@ -154,7 +162,7 @@ class Verbs:
         pause = _FIRST_PAUSE_S
         while True:
             yield from self._connection(until)
-            conversation.check_size(len(data))
+            yield from self._fits(data, until)
             call = Submitted(conversation.next_cid(), waits_for=wait)
             settling = answered is not None and conversation.mail.settled(answered, seen=False)
             try:
@@ -187,7 +195,7 @@ class Verbs:
         if type(to) is not str or not 0 < timeout <= 366 * 86400:
             raise BadRequest(f"Can't ask {to!r} with a timeout of {timeout} s")
         yield from self._connection(until)
-        conversation.check_size(len(data))
+        yield from self._fits(data, until)
         call = Call(conversation.next_cid())
         conversation.out.say(wire.Request(call.cid, to, content, data, timeout, options))
         conversation.open(call)
@@ -303,7 +311,7 @@ def _too_late(call: Submitted, wait: State) -> Timeout:
     if call.answer is None:
         error = Timeout(
             "agentd has not answered in time; whether it has the message is unknown",
-            "Send it again with the same key= as before to be sure that it arrives once.",
+            "With key= it could be sent again and would be accepted once, unless the daemon was killed.",
         )
     else:
         id = call.known().id
