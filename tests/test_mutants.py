@@ -128,7 +128,7 @@ MUTANTS = [
     Mutant(
         "a hold ends with its session",
         INBOX,
-        "        agent.detached[id] = entry\n",
+        "        self.hold_until(entry, now + hold_s)\n",
         "        entry.holder = session\n        session.held[id] = entry\n",
         "test_inbox.py::test_a_held_message_survives_its_session_and_is_acked_by_another",
     ),
