@@ -228,7 +228,7 @@ MUTANTS = [
         "kept.py",
         ", *agent.detached.values())",
         ")",
-        "test_kept.py::test_a_held_message_comes_back_to_the_inbox_and_can_still_be_acked",
+        "test_kept.py::test_a_held_message_stays_held_and_can_still_be_acked",
     ),
     Mutant(
         "a restart uses ids again",
