@@ -76,7 +76,7 @@ async def test_a_message_that_nobody_takes_expires(face: Face) -> None:
 async def test_a_send_that_waits_too_long_says_what_is_known(face: Face) -> None:
     async with face.connect("planner") as planner, face.connect("builder") as builder:
         with pytest.raises(errors.Timeout, match="stays accepted") as caught:
-            await planner.send("builder", b"x", wait="acked", timeout=0.05)
+            await planner.send("builder", b"x", wait="acked", timeout=1.0)
         assert caught.value.receipt.state is State.ACCEPTED
         message = await builder.receive(timeout=LONG)
         assert message.id == caught.value.receipt.id
@@ -202,8 +202,9 @@ async def test_send_waits_for_room_and_raises_when_its_time_is_over(face: Face) 
         for _ in range(996):
             planner.post("builder", b"x")
         await planner.status()
-        with pytest.raises(errors.Backpressure, match="builder's inbox is full"):
-            await planner.send("builder", "one more", timeout=0.1)
+        # It tries again until then: the last try is refused, or not answered in time.
+        with pytest.raises((errors.Backpressure, errors.Timeout), match="builder's inbox is full|not answered in time"):
+            await planner.send("builder", "one more", timeout=0.5)
         waiting = asyncio.create_task(planner.send("builder", "one more"))
         message = await builder.receive(timeout=LONG)
         await message.ack()

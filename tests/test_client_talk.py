@@ -152,7 +152,7 @@ async def _mail(me: Any, count: int) -> bool:
 
 async def test_a_request_times_out_and_its_late_reply_is_mail(face: Face) -> None:
     async with face.connect("planner") as planner, face.connect("builder") as builder:
-        asking = asyncio.create_task(planner.request("builder", "?", timeout=0.3))
+        asking = asyncio.create_task(planner.request("builder", "?", timeout=1.0))
         asked = await builder.receive(timeout=LONG)
         with pytest.raises(errors.Timeout):
             await asking

@@ -257,9 +257,9 @@ def test_a_hold_can_be_renewed(world: World) -> None:
     sender, receiver = world.join("planner"), world.join("builder", take=True)
     id = sender.send("builder", b"x")
     receiver.take()
-    receiver.ask(Working(0, id, 0.2))
+    receiver.ask(Working(0, id, 1.0))
     receiver.ask(Working(0, id, 600.0))
-    later = sender.start_send("builder", "meanwhile", ttl=0.4, wait=State.ACKED)
+    later = sender.start_send("builder", "meanwhile", ttl=2.0, wait=State.ACKED)
     assert sender.receipt(later).state is State.EXPIRED
     assert sender.state(id) == "delivered"
     receiver.ack(id)
@@ -278,11 +278,11 @@ def test_a_message_expires_when_nobody_takes_it_in_time(world: World) -> None:
 
 def test_what_was_delivered_in_time_does_not_expire(world: World) -> None:
     sender, receiver = world.join("planner"), world.join("builder", credit=1)
-    id = sender.send("builder", "taken", ttl=0.1)
+    id = sender.send("builder", "taken", ttl=1.0)
     taken = receiver.arrives()
     receiver.delivered(id)
     assert taken.details is not None and taken.details.expires_at is not None
-    assert sender.receipt(sender.start_send("builder", "later", ttl=0.2, wait=State.ACKED)).state is State.EXPIRED
+    assert sender.receipt(sender.start_send("builder", "later", ttl=1.5, wait=State.ACKED)).state is State.EXPIRED
     assert sender.state(id) == "delivered"
     receiver.nack(id)  # back in the inbox its time is over
     assert sender.state(id) == "expired"

@@ -202,7 +202,7 @@ def test_a_request_whose_attempts_are_over_has_no_responder(world: World) -> Non
 def test_a_request_nobody_took_in_time_ends_with_it(world: World) -> None:
     asker = world.join("planner", take=True)
     responder = world.join("builder", take=True)
-    call = asker.request("builder", "status?", timeout=0.2)
+    call = asker.request("builder", "status?", timeout=1.0)
     error = refusal(asker, call)
     assert error.code == "timeout" and "had not taken it" in error.message
     responder.credit()
@@ -211,7 +211,7 @@ def test_a_request_nobody_took_in_time_ends_with_it(world: World) -> None:
 
 def test_a_late_reply_goes_to_the_inbox(world: World) -> None:
     asker, responder = world.join("planner", take=True), world.join("builder", credit=1)
-    call = asker.request("builder", "status?", timeout=0.3)
+    call = asker.request("builder", "status?", timeout=1.0)
     asked = responder.arrives()
     responder.delivered(asked.id)
     error = refusal(asker, call)

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 from msgspec import Struct
 
-from agentd.hub.receipts import ACCEPTED, DEAD, Entry
+from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, Entry
 from agentd.wire.bodies import Content
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Answer, Join, Message, Options, Publish, Reply, Request, Send, State
@@ -190,19 +190,21 @@ class HubMachine(RuleBasedStateMachine):
                 self.world.hub.inboxes.pump(session.agent)
 
     def restart(self) -> None:
-        """What lies in inboxes and dead letters outlives it; what is ended is forgotten."""
+        """Mail, holds and dead letters outlive it; what is ended is forgotten."""
         for session in self.sessions:
             self.world.leave(session, "agentd is stopping")
         self.remember_accepted()
         names = {name for name, agent in self.world.hub.agents.by_name.items() if not agent.unnamed}
         before, mail = self.tracked, self.unfinished()
         letters = {id for id, entry in before.items() if id in entry.agent.dead}
+        detached = {id for id, entry in before.items() if id in entry.agent.detached}
         self.world.restart()
         hub = self.world.hub
         assert set(hub.agents.by_name) == names
         assert set(hub.receipts.entries) == {*mail, *letters}
         for id, entry in hub.receipts.entries.items():
-            assert entry.state is (DEAD if id in letters else ACCEPTED)
+            assert entry.state is (DEAD if id in letters else DELIVERED if id in detached else ACCEPTED)
+            assert (id in entry.agent.detached) == (id in detached)
             assert entry.message.attempt == before[id].message.attempt
             assert (entry.to, entry.body_bytes) == (before[id].to, before[id].body_bytes)
         self.tracked = dict(hub.receipts.entries)
