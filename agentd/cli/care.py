@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentd.cli import show
-from agentd.cli.call import Call, verb
+from agentd.cli.call import Call, Verbs, argument, option, verb
 from agentd.wire.messages import VERSION
+
+if TYPE_CHECKING:
+    from agentd.host.config import Config
 
 GUIDE: Final = """\
 ## Talking to the other agents on this machine
@@ -42,6 +45,71 @@ def guide(call: Call) -> int:
     else:
         show.write(GUIDE.encode())
     return 0
+
+
+@verb("agentctl config show\nagentctl config show --origin", name="show")
+@option("--origin", is_flag=True, help="Say where each value comes from, too.")
+def config_show(call: Call, origin: bool) -> int:
+    """Print every setting as a daemon started from this environment would have it.
+
+    The file comes first, the environment overrules it. What a running daemon was given with --set is not known here.
+    """
+    from agentd.host.config import KEYS, default_of, value_of
+
+    config, origins = _load(None)
+    if call.as_json:
+        names = ("key", "value", "default", "origin")
+        rows = [(key, value_of(config, key), default_of(key), origins.get(key, "default")) for key in KEYS]
+        show.emit({"settings": [dict(zip(names, row, strict=True)) for row in rows]})
+    else:
+        lines = [[key, str(value_of(config, key)), *([origins.get(key, "default")] if origin else [])] for key in KEYS]
+        show.say(*show.table(["setting", "value", *(["origin"] if origin else [])], lines))
+    return 0
+
+
+@verb("agentctl config check\nagentctl config check ./agentd.toml", name="check")
+@argument("file", required=False)
+def config_check(call: Call, file: str | None) -> int:
+    """Say whether a daemon would start with FILE, or with the configuration it finds by itself.
+
+    Exit code 78, and what is wrong where, if it would not; also for a variable that it would silently pass over.
+    """
+    from agentd.host.config import KEYS, unheard
+    from agentd.wire.errors import ConfigError
+    from agentd.wire.paths import config_path
+
+    _, origins = _load(file)
+    for name, near in unheard(os.environ):
+        hint = f"Did you mean {near}?" if near else "`agentctl config show` lists the settings."
+        raise ConfigError(f"{name} in the environment is no setting: agentd passes over it", hint)
+    path = file or config_path(os.environ)
+    exists = os.path.exists(path)
+    if call.as_json:
+        show.emit({"ok": True, "file": path, "exists": exists, "set": sorted(origins)})
+    else:
+        what = path if exists else f"{path} does not exist, so the defaults hold; that"
+        show.say(f"{what} is fine: {len(origins)} of {len(KEYS)} settings are set")
+    return 0
+
+
+def _load(file: str | None) -> tuple[Config, dict[str, str]]:
+    """As the daemon does."""
+    from pathlib import Path
+
+    from agentd.host.config import load_config
+    from agentd.wire.paths import config_path
+
+    named = file is not None or bool(os.environ.get("AGENTD_CONFIG"))
+    return load_config(Path(file or config_path(os.environ)), os.environ, required=named)
+
+
+config = Verbs(
+    "config",
+    help="See the daemon's settings, and check them before it starts.",
+    example="agentctl config\nagentctl config show --origin\nagentctl config check ./agentd.toml",
+    default="show",
+    commands={"show": config_show, "check": config_check},
+)
 
 
 @verb("agentctl version\nagentctl version --json")

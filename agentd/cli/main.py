@@ -34,7 +34,7 @@ PANELS: Final = {
     ],
     "Together": ["agents"],
     "See": ["status", "stats", "lanes", "dead"],
-    "Care": ["guide", "version"],
+    "Care": ["config", "guide", "version"],
 }
 _MODULE: Final = {name: panel.lower() for panel, names in PANELS.items() for name in names}
 

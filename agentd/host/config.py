@@ -142,6 +142,25 @@ def load_config(
     return _assemble(values), origins
 
 
+def unheard(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that look like settings and are none, which the daemon passes over, each with the one it resembles."""
+    known = [env_name(key) for key in KEYS]
+    sections = tuple(env_name(field.name) + "_" for field in msgspec.structs.fields(Config))
+    strays = sorted(name for name in environ if name.startswith(sections) and name not in known)
+    return [(name, (difflib.get_close_matches(name, known, 1, 0.5) or [""])[0]) for name in strays]
+
+
+def default_of(key: str) -> Any:
+    """What a setting is when nobody sets it."""
+    return value_of(Config(), key)
+
+
+def value_of(config: Config, key: str) -> Any:
+    """What a setting is in `config`."""
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
 def _assemble(values: Mapping[str, Any]) -> Config:
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
@@ -183,12 +202,7 @@ def _checked(origin: str, key: str, value: Any) -> Any:
         return msgspec.convert(value, kind, strict=not (isinstance(value, str)))
     except msgspec.ValidationError as error:
         expected = re.sub(r"^Expected ", "expected ", str(error).replace("`", ""))
-        raise ConfigError(f"{origin}: {key} = {value!r}: {expected}", f"Default: {_default(key)!r}.") from None
-
-
-def _default(key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(Config(), section), name)
+        raise ConfigError(f"{origin}: {key} = {value!r}: {expected}", f"Default: {default_of(key)!r}.") from None
 
 
 def _unknown(origin: str, key: str) -> ConfigError:
