@@ -1,7 +1,7 @@
 """agentd as a contender: a daemon in a temporary directory, its defaults, its own Python client at both ends.
 
 asyncio, uvloop, blocking   requests by `request` and `reply`; the rate is that of `post` with every 500th message
-                            wait="acked" and at most 6 such batches open, into `inbox(window=2000)` whose reader acks
+                            wait="acked" and at most 16 such batches open, into `inbox(window=8000)` whose reader acks
                             each message. A batch's receipt ends it; any state but `acked` ends the benchmark.
 
 Here are also the things that other benchmarks need of a daemon: agents that only sit there (`Crowd`: connections on the
@@ -27,8 +27,8 @@ import process
 from agentd.wire import frames, messages
 
 BATCH: Final = 500
-OPEN_BATCHES: Final = 6
-WINDOW: Final = 2000
+OPEN_BATCHES: Final = 16
+WINDOW: Final = 8000
 _ANSWER_BYTES: Final = 1 << 20
 
 
