@@ -1,10 +1,10 @@
 """One sender, one receiver: messages a second, delivered and acknowledged.
 
-agentd: the sender posts without waiting, every 500th with wait="acked", and keeps at most 16 such batches open; the
-receiver takes from `inbox(window=8000)` and acks every message by itself. A chunk ends when the receiver has counted
-all of them in order and the sender has the receipt of the last: `acked`. After the run the daemon's own count of acked
-messages must have grown by exactly what was sent. Its processor time is read from /proc/PID/stat around the run and
-divided by the messages.
+agentd: the sender posts without waiting, every 500th with wait="acked", and keeps at most 16 such batches open, or as
+many as have 2 MiB; the receiver takes from `inbox(window=8000)` and acks every message by itself. A chunk ends when
+the receiver has counted all of them in order and the sender has the receipt of the last: `acked`. After the run the
+daemon's own count of acked messages must have grown by exactly what was sent. Its processor time is read from
+/proc/PID/stat around the run and divided by the messages.
 
 Rivals: nats-py's core publish and subscribe, where a message counts when the subscriber's callback has it and nobody
 acknowledges anything; JetStream publishing into memory, 500 in flight, where it counts when the server has acknowledged
