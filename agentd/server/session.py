@@ -218,8 +218,9 @@ class SocketSession(asyncio.Protocol, ServedSession):
         """Hand to the transport what it has room for. The rest, pieces of large messages first of all, waits."""
         self.end_run()
         self.dirty = False
-        while not self.paused and (data := self.writer.take()):
-            self._transport.write(data)
+        writer = self.writer
+        while writer.pending and not self.paused:
+            self._transport.write(writer.take())
 
     def pause_writing(self) -> None:
         """The client does not read: send it nothing more, read nothing more of it."""

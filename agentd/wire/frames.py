@@ -38,6 +38,8 @@ CHUNK_BYTES: Final = 64 * 1024
 #: A frame may be this much larger than the largest body: the rest of its message.
 FRAME_SLACK_BYTES: Final = 64 * 1024
 MAX_STREAMS: Final = 8
+#: Below this, a copy of a frame costs less than a view of it.
+_COPY_BYTES: Final = 4096
 _LENGTH_BYTES: Final = 4
 #: These never overtake a large one pushed before them: a sender's order holds for each receiver, and Done says that
 #: what was on its way has come.
@@ -45,6 +47,10 @@ _ORDERED: Final = frozenset({Send, Request, Reply, Publish, Leave, Message, Answ
 
 _encode = msgspec.msgpack.Encoder().encode
 _unpack_length = struct.Struct("<I").unpack_from
+#: The beginning of a frame with few messages: its length, and msgpack's array of up to 15.
+_pack_short = struct.Struct("<IB").pack
+_SHORT_ARRAY: Final = 0x90
+_MAX_SHORT: Final = 15
 
 M = TypeVar("M", ClientMessage, DaemonMessage)
 
@@ -80,16 +86,17 @@ class FrameReader(Generic[M]):
 
     def feed(self, data: bytes) -> list[M]:
         """All messages completed by `data`; BadRequest or TooLarge when the bytes can't be the protocol."""
+        end = len(data)
         if self._have:
             self._pieces.append(data)
-            self._have += len(data)
+            self._have += end
             if self._have < self._need:
                 return []
             data = b"".join(self._pieces)
             self._pieces.clear()
+            end = len(data)
             self._have = 0
-        view = memoryview(data)
-        start, end = 0, len(data)
+        start = 0
         out: list[M] = []
         self._need = _LENGTH_BYTES
         while end - start >= _LENGTH_BYTES:
@@ -99,34 +106,36 @@ class FrameReader(Generic[M]):
                     f"A frame of {length} bytes is over the limit of {self._max_bytes}",
                     "Send large bodies in chunks, within message.max_body_bytes.",
                 )
-            start += _LENGTH_BYTES
-            if end - start < length:
-                start -= _LENGTH_BYTES
+            stop = start + _LENGTH_BYTES + length
+            if stop > end:
                 self._need = _LENGTH_BYTES + length
                 break
-            self._decode(view[start : start + length], out)
-            start += length
+            start += _LENGTH_BYTES
+            frame = data[start:stop] if length < _COPY_BYTES else memoryview(data)[start:stop]
+            out = self._decode(frame, out)
+            start = stop
             self.frames += 1
         if start < end:
             self._pieces.append(data[start:])
             self._have = end - start
         return out
 
-    def _decode(self, frame: memoryview, out: list[M]) -> None:
+    def _decode(self, frame: bytes | memoryview, out: list[M]) -> list[M]:
+        """The messages of `frame` behind those in `out`."""
         try:
-            messages = self._decode_frame(frame)
+            messages: list[M] = self._decode_frame(frame)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise BadRequest(f"The frame is no list of messages: {error}", "See clients/PROTOCOL.md.") from None
         except UnicodeDecodeError as error:
             raise BadRequest(f"The frame has text that is not UTF-8: {error.reason}") from None
-        if Chunk not in map(type, messages):
-            out += messages
-            return
+        if not out and Chunk not in map(type, messages):
+            return messages
         for message in messages:
             if type(message) is Chunk:
                 self._collect(message, out)
             else:
                 out.append(message)
+        return out
 
     def _collect(self, chunk: Chunk, out: list[M]) -> None:
         stream = self._streams.get(chunk.stream)
@@ -254,6 +263,8 @@ class _Bulk:
 def _frame(encoded: list[bytes], size_bytes: int) -> bytes:
     """One frame of these encodings, which are `size_bytes` together."""
     count = len(encoded)
-    # msgpack's array of up to 15, and of up to 2**32 - 1
-    header = bytes((0x90 | count,)) if count < 16 else b"\xdd" + count.to_bytes(4, "big")
-    return b"".join(((len(header) + size_bytes).to_bytes(4, "little"), header, *encoded))
+    if count == 1:
+        return _pack_short(size_bytes + 1, _SHORT_ARRAY | 1) + encoded[0]
+    if count <= _MAX_SHORT:
+        return _pack_short(size_bytes + 1, _SHORT_ARRAY | count) + b"".join(encoded)
+    return b"".join(((size_bytes + 5).to_bytes(4, "little"), b"\xdd", count.to_bytes(4, "big"), *encoded))
