@@ -13,6 +13,7 @@ from agentd.host.config import (
     DeadLimits,
     InboxLimits,
     MessageLimits,
+    RateLimits,
     TopicLimits,
     TraceLimits,
 )
@@ -48,6 +49,7 @@ def config(**limits: float) -> Config:
         "message": MessageLimits,
         "inbox": InboxLimits,
         "agents": AgentLimits,
+        "rate": RateLimits,
         "trace": TraceLimits,
         "dead": DeadLimits,
         "topics": TopicLimits,

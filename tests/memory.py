@@ -75,12 +75,19 @@ class MemorySession(ServedSession):
         self.end_run()
         self.dirty = False
 
+    def stop_reading(self) -> None:
+        """What its party says is set aside until it is read again: there is no socket that it could wait in."""
+
+    def read_on(self) -> None:
+        """See stop_reading."""
+
     def close(self, why: str, *, error: AgentdError | None = None) -> None:
         if not self.closed:
             if error is not None:
                 self.refuse(0, error)
             self.send_pending()
             self.closed = True
+            self.wait_no_more()
             self.server.session_gone(self, why)
 
 
@@ -97,9 +104,7 @@ class MemoryParty(Party):
     def _write(self, verbs: tuple[Any, ...]) -> None:
         if self._session.closed:
             raise BrokenPipeError
-        now = self._server.now()
-        self._session.handle([_read_verb(_encode(verb)) for verb in verbs], now)
-        self._server.flush(now)
+        self._session.take_in([_read_verb(_encode(verb)) for verb in verbs])
 
     def _more(self) -> None:
         told = self._session.told

@@ -47,6 +47,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "inbox": {"max_messages": 1000, "max_bytes": 64 << 20},
     "message": {"max_attempts": 3},
     "agents": {"max_names": 60, "max_requests": 40},
+    "rate": {"messages_per_s": 20_000, "messages_burst": 4000, "events_per_s": 20, "events_burst": 100},
     "topics": {"max_events": 10, "max_subscriptions": 12},
     "connections": {"max_unread_bytes": 64 << 10},
 }

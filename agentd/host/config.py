@@ -22,6 +22,7 @@ from agentd.wire.errors import ConfigError
 Count = Annotated[int, Meta(ge=1, le=100_000_000)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
 Seconds = Annotated[float, Meta(ge=0.0, le=10 * 366 * 86400.0)]
+Rate = Annotated[float, Meta(ge=0.0, le=1e9)]
 Period = Annotated[float, Meta(ge=1.0, le=10 * 366 * 86400.0)]  # what is done again and again takes a rest between
 
 
@@ -53,7 +54,23 @@ class AgentLimits(Section, frozen=True):
     forget_after_s: Period = 30 * 86400.0
     max_keys: Count = 10_000  # idempotency keys remembered a sender
     keep_keys_s: Seconds = 600.0
-    max_requests: Count = 1024  # requests under way a sender
+    max_requests: Count = 1024  # requests under way, an agent, over all its sessions
+
+
+class RateLimits(Section, frozen=True):
+    """[rate]: how fast an agent may speak. Past it: one rate_limited; its connection is not read until there is room.
+
+    What tells a runaway loop from a fast pipeline is that it does not end. So the burst is large (a pipeline at full
+    speed, 200,000 a second, has some seconds before anybody stops it), and the rate is what nobody keeps up for ever by
+    intention, a quarter of what the daemon can do: then everybody else, and the rest of the machine, goes on working.
+    An event costs the daemon as much again for each subscriber, hence the lower rate on each topic. 0 is no limit.
+    """
+
+    messages_per_s: Rate = 50_000.0  # messages, requests, replies and events of one agent
+    messages_burst: Count = 1_000_000  # so many at once after a pause
+    events_per_s: Rate = 5_000.0  # events of one agent on one topic
+    events_burst: Count = 50_000
+    max_topics: Count = 64  # topics with a rate of their own, an agent; any further ones share one
 
 
 class TraceLimits(Section, frozen=True):
@@ -73,7 +90,7 @@ class DeadLimits(Section, frozen=True):
 class TopicLimits(Section, frozen=True):
     """[topics]: subscriptions. Past them: limit_reached, or a gap that is reported to both ends."""
 
-    max_subscriptions: Count = 1024  # a session
+    max_subscriptions: Count = 1024  # an agent, over all its sessions
     max_events: Count = 1024  # on their way to one subscription
     max_event_bytes: Bytes = 32 << 20  # on their way to one session
 
@@ -105,6 +122,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     message: MessageLimits = MessageLimits()
     inbox: InboxLimits = InboxLimits()
     agents: AgentLimits = AgentLimits()
+    rate: RateLimits = RateLimits()
     trace: TraceLimits = TraceLimits()
     dead: DeadLimits = DeadLimits()
     topics: TopicLimits = TopicLimits()

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from agentd.host.config import AgentLimits
 from agentd.hub.deadlines import Deadline, Deadlines
+from agentd.hub.rates import Bucket, Lately, TopicBuckets
 from agentd.hub.receipts import Entry, Receipts, Retention
 from agentd.hub.session import Session
 from agentd.wire.errors import LimitReached, NameInUse, NoSuchAgent, NotPermitted
@@ -35,6 +36,7 @@ class Agent:
     """
 
     __slots__ = (
+        "bucket",
         "bytes",
         "count",
         "dead",
@@ -45,12 +47,14 @@ class Agent:
         "ended",
         "forgetting",
         "keys",
+        "limited",
         "name",
         "refused",
         "requests",
         "seen",
         "sessions",
         "takers",
+        "topic_buckets",
         "unnamed",
         "waiting",
     )
@@ -70,7 +74,10 @@ class Agent:
         self.dead: OrderedDict[int, Entry] = OrderedDict()
         self.dead_bytes = 0
         self.dead_dropped = 0
-        self.refused = 0  # sends refused because its inbox was full
+        self.refused = Lately()  # sends to it, because its inbox was full
+        self.limited = Lately()  # its own calls, because it was over its rate
+        self.bucket: Bucket | None = None  # from its first session on
+        self.topic_buckets: TopicBuckets | None = None  # from its first event on
         self.keys: OrderedDict[str, UsedKey] = OrderedDict()  # idempotency keys it used, as a sender
         self.ended = ended
         self.forgetting: Deadline | None = None  # when somebody looks whether it can be forgotten
@@ -84,6 +91,14 @@ class Agent:
     def idle(self) -> bool:
         """Whether nothing would be lost by forgetting it."""
         return not (self.sessions or self.count or self.dead)
+
+    def requests_under_way(self) -> int:
+        """How many of its own still wait for a reply."""
+        return sum(len(session.asking) for session in self.sessions)
+
+    def subscriptions(self) -> int:
+        """How many its sessions have."""
+        return sum(len(session.subscriptions) for session in self.sessions)
 
     def held(self) -> list[Entry]:
         """What was handed out and not finished."""

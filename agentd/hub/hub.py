@@ -11,6 +11,7 @@ from agentd.hub.agents import Agents
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.inbox import Inboxes
+from agentd.hub.rates import Rates
 from agentd.hub.receipts import Receipts
 from agentd.hub.requests import Requests
 from agentd.hub.router import Router, shutting_down
@@ -33,8 +34,9 @@ class Hub:
         self.inboxes = Inboxes(config, self.deadlines, self.receipts, self.requests, self.dead)
         self.requests.withdraw = self.inboxes.withdraw
         self.topics = Topics(config.topics, self.receipts)
+        self.rates = Rates(config.rate)
         self.router = Router(
-            config, self.deadlines, self.agents, self.receipts, self.inboxes, self.requests, self.topics
+            config, self.deadlines, self.agents, self.receipts, self.inboxes, self.requests, self.topics, self.rates
         )
         self.sessions: set[Session] = set()
 
@@ -53,6 +55,9 @@ class Hub:
             if verb.take:
                 self.agents.check_taker(agent, share=verb.share, replace=verb.replace)
         session.agent = agent
+        if agent.bucket is None:
+            agent.bucket = self.rates.bucket(now)
+        session.bucket = agent.bucket
         session.name = agent.name
         session.joined = True
         self.sessions.add(session)

@@ -40,18 +40,18 @@ class Inboxes:
         self._dead = dead
         self.bytes = 0  # of all inboxes
 
-    def check_room(self, agent: Agent, size_bytes: int) -> None:
+    def check_room(self, agent: Agent, size_bytes: int, now: float) -> None:
         """Backpressure to this sender alone, if the message has no room."""
         if (
             agent.count >= self.max_messages
             or agent.bytes + size_bytes > self.max_bytes
             or self.bytes + size_bytes > self.max_total_bytes
         ):
-            raise self.no_room(agent, size_bytes)
+            raise self.no_room(agent, size_bytes, now)
 
-    def no_room(self, agent: Agent, size_bytes: int) -> Backpressure:
+    def no_room(self, agent: Agent, size_bytes: int, now: float) -> Backpressure:
         """The refusal of a message that has no room, naming whose mail is too much."""
-        agent.refused += 1
+        agent.refused.note(now)
         whose, hint = f"{agent.name}'s inbox is", "It takes too slowly; `agentctl agents` shows who holds what."
         if agent.count < self.max_messages and agent.bytes + size_bytes <= self.max_bytes:
             whose, hint = (
@@ -86,11 +86,11 @@ class Inboxes:
                 return
         agent.waiting[entry.message.id] = entry
 
-    def check_room_for_answer(self, agent: Agent, size_bytes: int) -> None:
+    def check_room_for_answer(self, agent: Agent, size_bytes: int, now: float) -> None:
         """Backpressure to the responder when the asker's inbox has its bytes full. An answer is waited for: it may be
         one message more than the inbox holds."""
         if agent.bytes + size_bytes > self.max_bytes or self.bytes + size_bytes > self.max_total_bytes:
-            raise self.no_room(agent, size_bytes)
+            raise self.no_room(agent, size_bytes, now)
 
     def charge(self, entry: Entry) -> None:
         """Count an entry that lies elsewhere than in `waiting`: an answer on its way to its asker, or restored mail."""
@@ -401,18 +401,18 @@ class Inboxes:
             self._requests.end_dead(entry, reason, rejected=rejected)
         self._dead.add(entry, now, who, reason, store=store)
 
-    def check_all_room(self, entries: list[Entry]) -> None:
+    def check_all_room(self, entries: list[Entry], now: float) -> None:
         """Backpressure unless every one of them has room."""
         for agent in {entry.agent for entry in entries}:
             sizes = [entry.size_bytes for entry in entries if entry.agent is agent]
-            self.check_room(agent, sum(sizes))
+            self.check_room(agent, sum(sizes), now)
             if agent.count + len(sizes) > self.max_messages:
-                raise self.no_room(agent, sum(sizes))
+                raise self.no_room(agent, sum(sizes), now)
 
     def requeue(self, entry: Entry, now: float, who: str) -> None:
         """A dead letter back into its inbox, its attempts counted anew. Its time and its asker are over: it waits for
         neither, and a reply goes to its sender's inbox."""
-        self.check_room(entry.agent, entry.size_bytes)
+        self.check_room(entry.agent, entry.size_bytes, now)
         self._dead.take_out(entry)
         entry.message.attempt = 1
         details = entry.message.details

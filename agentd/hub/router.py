@@ -8,6 +8,7 @@ from agentd.host.config import Config
 from agentd.hub.agents import Agent, Agents, UsedKey
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.inbox import Inboxes
+from agentd.hub.rates import Rates
 from agentd.hub.receipts import ACCEPTED, ACKED, DELIVERED, ENDED, OVERHEAD_BYTES, Entry, Receipts
 from agentd.hub.requests import Requests
 from agentd.hub.session import Session
@@ -48,6 +49,7 @@ class Router:
         inboxes: Inboxes,
         requests: Requests,
         topics: Topics,
+        rates: Rates,
     ) -> None:
         self._limits = config.message
         self._agent_limits = config.agents
@@ -59,6 +61,7 @@ class Router:
         self._inboxes = inboxes
         self._requests = requests
         self._topics = topics
+        self._rates = rates
         self.draining = False
 
     def send(self, session: Session, verb: Send, now: float) -> None:
@@ -68,6 +71,16 @@ class Router:
             self._send_with_options(session, verb, verb.options or _DEFAULTS, now)
             return
         # The plain message, written out in one piece: this is what the daemon does most.
+        mark = session.mark
+        bucket = session.bucket
+        name = session.name
+        if mark[1] != now:  # what came in one turn shares its first transition, and the filling of the bucket
+            mark = session.mark = (ACCEPTED, now, name, "")
+            bucket.fill(now)
+        room = bucket.room
+        if room < 1.0:
+            self._rates.over(session, now)
+        bucket.room = room - 1.0
         body = verb.body
         length = len(body)
         size = length + OVERHEAD_BYTES
@@ -79,15 +92,11 @@ class Router:
             or agent.bytes + size > inboxes.max_bytes
             or inboxes.bytes + size > inboxes.max_total_bytes
         ):
-            raise inboxes.no_room(agent, size)
+            raise inboxes.no_room(agent, size, now)
         receipts = self._receipts
         id = receipts.next_id
         receipts.next_id = id + 1
-        name = session.name
         at = now + receipts.wall_offset
-        mark = session.mark
-        if mark[1] != now:  # what came in one turn shares its first transition
-            mark = session.mark = (ACCEPTED, now, name, "")
         entry = Entry(Message(id, name, session.provenance, verb.content, body, at), agent, size, ACCEPTED, [mark])
         receipts.entries[id] = entry
         receipts.counts.accepted += 1
@@ -97,6 +106,7 @@ class Router:
         inboxes.put(entry)
 
     def _send_with_options(self, session: Session, verb: Send, options: Options, now: float) -> None:
+        self._rates.take(session, now)
         if self.draining:
             raise shutting_down()
         agent = self._by_name.get(verb.to)
@@ -113,7 +123,7 @@ class Router:
         agent = agent or self._agents.get_or_create(verb.to, now)
         try:
             entry = self._entry(session, agent, verb.content, verb.body, details, now)
-            self._inboxes.check_room(agent, entry.size_bytes)
+            self._inboxes.check_room(agent, entry.size_bytes, now)
         except AgentdError:
             if not known:
                 self._agents.forget(verb.to)
@@ -132,14 +142,16 @@ class Router:
 
     def request(self, session: Session, verb: Request, now: float) -> None:
         """Accept a message whose sender waits for the reply."""
+        self._rates.take(session, now)
         if self.draining:
             raise shutting_down()
         agent = self._by_name.get(verb.to)
         if agent is None or not agent.takers:
             raise self._no_responder(verb.to, agent)
-        if len(session.asking) >= self._agent_limits.max_requests:
+        under_way = session.agent.requests_under_way()
+        if under_way >= self._agent_limits.max_requests:
             raise LimitReached(
-                f"{session.name} has {len(session.asking)} requests under way, the most there may be",
+                f"{session.name} has {under_way} requests under way, the most there may be",
                 "agents.max_requests sets the limit.",
             )
         if verb.cid in session.asking:
@@ -150,7 +162,7 @@ class Router:
         details = self._details(options, now) or Details()
         details.reply_by = now + self._receipts.wall_offset + verb.timeout
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
-        self._inboxes.check_room(agent, entry.size_bytes)
+        self._inboxes.check_room(agent, entry.size_bytes, now)
         self._admit(entry)
         self._requests.open(entry, session, verb.cid, now + verb.timeout)
         if options.ttl is not None:
@@ -167,6 +179,7 @@ class Router:
 
     def reply(self, session: Session, verb: Reply, now: float) -> None:
         """Answer a message and ack it: to the asker that waits, else to the sender's inbox."""
+        self._rates.take(session, now)
         parent = self._receipts.get(verb.id)
         if parent.topic is not None:
             raise BadRequest(f"Message {id_text(verb.id)} is an event on {parent.topic}", "Events take no reply.")
@@ -183,9 +196,9 @@ class Router:
         agent = asked[0].agent if asked is not None else self._reachable(parent.message.sender)
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         if asked is None:
-            self._inboxes.check_room(agent, entry.size_bytes)
+            self._inboxes.check_room(agent, entry.size_bytes, now)
         else:
-            self._inboxes.check_room_for_answer(agent, entry.size_bytes)
+            self._inboxes.check_room_for_answer(agent, entry.size_bytes, now)
         self._admit(entry)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
@@ -208,9 +221,10 @@ class Router:
 
     def publish(self, session: Session, verb: Publish, now: float) -> None:
         """Send an event to whoever subscribes."""
+        topic = check_topic(verb.topic)
+        self._rates.take_for_event(session, topic, now)
         if self.draining:
             raise shutting_down()
-        topic = check_topic(verb.topic)
         options = verb.options or _DEFAULTS
         if options.wait is not ACCEPTED or options.ttl is not None or options.key is not None:
             raise BadRequest("An event takes no wait, ttl or key", "They are for messages to one agent.")

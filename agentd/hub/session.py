@@ -12,6 +12,7 @@ from agentd.wire.messages import Accepted, DaemonMessage, Error, State
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
+    from agentd.hub.rates import Bucket
     from agentd.hub.receipts import Entry
     from agentd.hub.topics import Subscription
 
@@ -20,6 +21,7 @@ class Session:
     """Invariant: `held` has exactly the entries whose holder is this session."""
 
     agent: Agent  # set by the hub's join
+    bucket: Bucket  # its agent's
     name: str
     provenance = ""  # what the kernel says of the process: "uid 1000 pid 4711 (aider)"
     pid: int | None = None
@@ -31,6 +33,7 @@ class Session:
         self.shares = False
         self.credit = 0  # messages it may still be sent
         self.stalled = False  # it does not read what it was sent: nothing more until it does
+        self.gone = False  # its process has ended: what it said before is done, but it hears nothing
         self.held: dict[int, Entry] = {}
         self.subscriptions: dict[int, Subscription] = {}
         self.event_bytes = 0  # events on their way to it

@@ -51,9 +51,10 @@ class Topics:
                 "Durable subscriptions and past events need the journal, which this version does not have",
                 'Subscribe without a name and with start="new".',
             )
-        if len(session.subscriptions) >= self._limits.max_subscriptions:
+        subscribed = session.agent.subscriptions()
+        if subscribed >= self._limits.max_subscriptions:
             raise LimitReached(
-                f"{session.name} has {len(session.subscriptions)} subscriptions, the most there may be",
+                f"{session.name} has {subscribed} subscriptions, the most there may be",
                 "topics.max_subscriptions sets the limit.",
             )
         subscription = Subscription(self._next_number, pattern, session)

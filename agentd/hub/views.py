@@ -44,17 +44,23 @@ def agent_view(agent: Agent, now: float, limit_messages: int) -> AgentView:
         bytes=agent.bytes,
         oldest_s=oldest_s,
         seen_s=0.0 if agent.sessions else max(0.0, now - agent.seen),
-        trouble=_trouble(agent, oldest_s, limit_messages),
+        trouble=_trouble(agent, now, oldest_s, limit_messages),
+        limited=agent.limited.seen(now),
+        refused=agent.refused.seen(now),
+        requests=agent.requests_under_way(),
+        subscriptions=agent.subscriptions(),
     )
 
 
-def _trouble(agent: Agent, oldest_s: float | None, limit_messages: int) -> str:
-    """What somebody should look at, or nothing."""
+def _trouble(agent: Agent, now: float, oldest_s: float | None, limit_messages: int) -> str:
+    """What somebody should look at, or nothing. What was refused is shown for a minute, the rest while it lasts."""
     found = []
+    if agent.limited.seen(now):
+        found.append(f"over its rate {now - agent.limited.at:.0f} s ago")
     if agent.count >= limit_messages:
         found.append("inbox full")
-    if agent.refused:
-        found.append(_count(agent.refused, "send", "refused"))
+    if refused := agent.refused.seen(now):
+        found.append(f"{_count(refused, 'send', 'refused')}, the last {now - agent.refused.at:.0f} s ago")
     if agent.dead:
         found.append(_count(len(agent.dead), "dead letter"))
     if agent.dead_dropped:
@@ -71,13 +77,14 @@ def _count(number: int, noun: str, more: str = "") -> str:
 
 
 def agents(hub: Hub, cid: int, now: float) -> AgentsView:
-    """All agents: those in trouble first, then live ones, then by name."""
+    """All agents: those over their rate first, then others in trouble, then live ones, then by name."""
     rows = [
         agent_view(agent, now, hub.config.inbox.max_messages)
         for agent in hub.agents.by_name.values()
-        if not agent.unnamed or agent.count  # a connection without a name is an agent only while something is due to it
+        # A connection without a name is an agent only while something is due to it, or to be said of it.
+        if not agent.unnamed or agent.count or agent.limited.seen(now)
     ]
-    rows.sort(key=lambda row: (not row.trouble, not row.live, row.name))
+    rows.sort(key=lambda row: (not row.limited, not row.trouble, not row.live, row.name))
     return AgentsView(cid, rows)
 
 

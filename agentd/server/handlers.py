@@ -140,7 +140,7 @@ def dead(session: ServedSession, verb: wire.Dead, now: float) -> None:
 def requeue(session: ServedSession, verb: wire.Requeue, now: float) -> None:
     hub = session.server.hub
     letters = [_dead_letter(session, id) for id in dict.fromkeys(verb.ids)]
-    hub.inboxes.check_all_room(letters)
+    hub.inboxes.check_all_room(letters, now)
     for entry in letters:
         hub.inboxes.requeue(entry, now, session.name)
     _done(session, verb.cid, len(letters))

@@ -5,14 +5,16 @@ What carries them is the part that derives from it: a socket (session.py), or a 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.hub.session import Session
 from agentd.server.handlers import BEFORE_HELLO
 from agentd.wire import ndjson
-from agentd.wire.errors import AgentdError, BadRequest
+from agentd.wire.errors import AgentdError, BadRequest, RateLimited
 from agentd.wire.messages import Bye, Hello
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 #: So long may one client's verbs take in one turn, looked at after so many of them.
 _TURN_S: Final = 0.005
 _LOOK_EVERY: Final = 64
+#: Who is over its rate again so soon is not told again: it waits.
+_CALM_S: Final = 1.0
 
 Handler = Callable[["ServedSession", Any, float], None]
 
@@ -39,6 +43,10 @@ class ServedSession(Session):
         self.closed = False
         self.greeted = False
         self.full = False  # so much waits to be sent to it that it must be sent before more is done for it
+        self._set_aside: list[Any] = []  # verbs that wait: for the answers to those before them, or for room in a rate
+        self._held_up_s = 0.0  # its agent is over its rate: so long until there is room
+        self._held_up_at = -inf  # when that was last so
+        self._until_room: asyncio.TimerHandle | None = None
 
     # What a carrier brings.
 
@@ -55,6 +63,14 @@ class ServedSession(Session):
         """End the session, telling the client why if it can still be told."""
         raise NotImplementedError
 
+    def stop_reading(self) -> None:
+        """Take nothing more in for now."""
+        raise NotImplementedError
+
+    def read_on(self) -> None:
+        """Take in again what comes."""
+        raise NotImplementedError
+
     # What they share.
 
     def hello_said(self) -> None:
@@ -67,6 +83,64 @@ class ServedSession(Session):
             self.push(Bye(reason))
         self.close(reason)
 
+    # Verbs.
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it is us who do not go on: what it said waits for room."""
+        return bool(self._set_aside) or self._until_room is not None
+
+    def take_in(self, verbs: list[Any]) -> None:
+        """What the client says, behind all it said before."""
+        if self.held_up:
+            self._set_aside += verbs
+        else:
+            self._do(verbs)
+
+    def _do(self, verbs: Sequence[Any]) -> None:
+        """Handle verbs, but no more at a time than there is room for the answers: a few bytes can ask for megabytes.
+        Who is over its rate is not read until there is room; what was read waits, in order."""
+        now = self.server.now()
+        self._set_aside = self.handle(verbs, now)
+        self.full = False
+        self.server.flush(now)
+        if self.closed:
+            return
+        if self._held_up_s:
+            self.stop_reading()
+            self._until_room = self.server.loop.call_later(self._held_up_s, self._has_room)
+            self._held_up_s = 0.0
+        elif self._set_aside:
+            self.stop_reading()
+            if not self.stalled:
+                self.server.loop.call_soon(self.go_on)
+
+    def _has_room(self) -> None:
+        self._until_room = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Do what was set aside, and then read again; unless something is still in the way."""
+        if self._set_aside and self._may_go_on():
+            self._do(self._set_aside)
+        if not self._set_aside and self._may_go_on():
+            self.read_on()
+
+    def _may_go_on(self) -> bool:
+        return not self.closed and not self.stalled and self._until_room is None
+
+    def do_the_rest(self) -> None:
+        """Nothing more will come: do what was said, whatever it waits for."""
+        self.wait_no_more()
+        while self._set_aside and not self.closed:
+            self._do(self._set_aside)
+
+    def wait_no_more(self) -> None:
+        """It is over, or what was waited for is not needed any more."""
+        if self._until_room is not None:
+            self._until_room.cancel()
+            self._until_room = None
+
     def handle(self, verbs: Sequence[Any], now: float) -> list[Any]:
         """Do what the client says, in its order; what is left to do once it has been sent the answers so far."""
         rest = iter(verbs)
@@ -77,10 +151,10 @@ class ServedSession(Session):
                 if handler is None:
                     raise self._unexpected(verb)
                 handler(self, verb, now)
+            except RateLimited as error:
+                return [*self._hold_up(verb, error, now), *rest]
             except AgentdError as error:
-                self.server.hub.receipts.counts.refused += 1
-                cid = getattr(verb, "cid", 0)
-                self.refuse(cid, error)
+                self._refuse(verb, error)
                 looks = 1  # a refusal can cost more than what it refuses
                 if not self.greeted:
                     self.close("no hello")
@@ -96,6 +170,22 @@ class ServedSession(Session):
                 looks = _LOOK_EVERY
                 if self.server.clock() - now > _TURN_S:
                     return list(rest)
+        return []
+
+    def _refuse(self, verb: Any, error: AgentdError) -> None:
+        self.server.hub.receipts.counts.refused += 1
+        self.refuse(getattr(verb, "cid", 0), error)
+
+    def _hold_up(self, verb: Any, error: RateLimited, now: float) -> list[Any]:
+        """No more of it until there is room. It is told once, by the refusal of this verb; while it stays over its rate
+        nothing more is refused, and the verb waits as those behind it do."""
+        assert error.retry_after is not None
+        again = now - self._held_up_at <= max(_CALM_S, 2 * error.retry_after)
+        self._held_up_s = error.retry_after
+        self._held_up_at = now
+        if again:
+            return [verb]
+        self._refuse(verb, error)
         return []
 
     def _unexpected(self, verb: Any) -> BadRequest:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from agentd.host.process import command_of
@@ -38,7 +37,6 @@ class SocketSession(asyncio.Protocol, ServedSession):
         self._transport: asyncio.Transport
         self._pidfd: int | None = None
         self._late: asyncio.TimerHandle | None = None
-        self._set_aside: list[Any] = []  # verbs that wait until the answers to those before them are sent
 
     # The connection's life.
 
@@ -92,18 +90,18 @@ class SocketSession(asyncio.Protocol, ServedSession):
         self._late = None
         if not reader.unfinished:
             return
-        if self.paused or reader.frames != frames:  # it goes on; or it is us who do not read it
+        if self.paused or self.held_up or reader.frames != frames:  # it goes on; or it is us who do not read it
             self._expect_frame(reader)
         else:
             self.close(f"no end of a frame within {self.server.config.connections.frame_s:g} s")
 
     def _process_gone(self) -> None:
         """It can have ended before a byte of it was read, as a shell's `nc` does: what it wrote counts all the same."""
+        self.gone = True
         data = last_words(self._transport.get_extra_info("socket"))
         if data:
             self.data_received(data)
-        while self._set_aside and not self.closed:
-            self._go_on()
+        self.do_the_rest()
         self.close(f"pid {self.pid} is gone")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -121,6 +119,7 @@ class SocketSession(asyncio.Protocol, ServedSession):
             self.push(Error(0, error.code, error.message, error.hint, error.retryable, error.retry_after))
         self.send_pending()
         self.closed = True
+        self.wait_no_more()
         if self._late is not None:
             self._late.cancel()
         if self._pidfd is not None:
@@ -150,29 +149,17 @@ class SocketSession(asyncio.Protocol, ServedSession):
             log.warning("%s: %s", self.provenance, error.message)
             self.close("protocol violation", error=error)
             return
-        if self._set_aside:
-            self._set_aside += verbs
-        else:
-            self._do(verbs)
+        self.take_in(verbs)
         if self._late is None and self._reader.unfinished and not self.closed:
             self._expect_frame(self._reader)
 
-    def _do(self, verbs: Sequence[Any]) -> None:
-        """Handle verbs, but no more at a time than there is room for the answers: a few bytes can ask for megabytes."""
-        now = self.server.now()
-        self._set_aside = self.handle(verbs, now)
-        self.full = False
-        self.server.flush(now)
-        if self._set_aside and not self.closed:
-            self._transport.pause_reading()
-            if not self.paused:
-                self.server.loop.call_soon(self._go_on)
+    def stop_reading(self) -> None:
+        """Leave in the socket what comes, so that its sender has to wait."""
+        self._transport.pause_reading()
 
-    def _go_on(self) -> None:
-        if self._set_aside and not self.closed:
-            self._do(self._set_aside)
-            if not self._set_aside and not self.paused and not self.closed:
-                self._transport.resume_reading()
+    def read_on(self) -> None:
+        """Read the socket again."""
+        self._transport.resume_reading()
 
     def _open_face(self, data: bytes) -> bytes:
         """The first byte tells which face the client speaks."""
@@ -225,17 +212,17 @@ class SocketSession(asyncio.Protocol, ServedSession):
     def pause_writing(self) -> None:
         """The client does not read: send it nothing more, read nothing more of it."""
         self.paused = self.stalled = True
-        self._transport.pause_reading()
+        self.stop_reading()
 
     def resume_writing(self) -> None:
         """It reads again."""
         self.paused = self.stalled = False
         if self.closed:
             return
-        if self._set_aside:
-            self.server.loop.call_soon(self._go_on)
+        if self.held_up:
+            self.server.loop.call_soon(self.go_on)
         else:
-            self._transport.resume_reading()
+            self.read_on()
         self.send_pending()
         if self.takes:
             self.server.hub.inboxes.pump(self.agent)

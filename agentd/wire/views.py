@@ -20,6 +20,10 @@ class AgentView(Struct, array_like=True):
     oldest_s: float | None
     seen_s: float  # since it was last live, 0 when it is
     trouble: str = ""
+    limited: int = 0  # how often it was over its rate, lately
+    refused: int = 0  # sends to it that found its inbox full, lately
+    requests: int = 0  # its own that wait for a reply
+    subscriptions: int = 0
 
 
 class AgentsView(Struct, array_like=True, tag=90):
