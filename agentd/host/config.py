@@ -99,7 +99,9 @@ class ConnectionLimits(Section, frozen=True):
     """[connections]: the socket. Past them: busy, or the connection is closed."""
 
     max_connections: Count = 4096
+    max_half_open: Count = 256  # connected, no hello yet. Past it the oldest of them is ended, busy
     hello_s: Seconds = 5.0
+    max_unfinished_bytes: Bytes = 256 << 20  # of frames that have begun, in all. Past it who has most is ended, busy
     frame_s: Seconds = 30.0
     max_unread_bytes: Bytes = 256 << 10  # what a client does not read: past it the daemon stops reading from it
 

@@ -18,6 +18,7 @@ from agentd.host.process import usage
 from agentd.hub import views
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
+from agentd.server.crowding import Crowding
 from agentd.server.keeper import Keeper
 from agentd.server.listener import BACKLOG
 from agentd.server.reaper import Reaper
@@ -51,6 +52,7 @@ class Server:
         self.clock: Callable[[], float] = clock.boottime
         self.sessions: set[ServedSession] = set()
         self.dirty: list[ServedSession] = []  # sessions with something to send at the end of this turn
+        self.crowding = Crowding(config.connections)
         self.closing: set[SocketSession] = set()  # over, their sockets not yet
         self.loop: asyncio.AbstractEventLoop
         self.reaper: Reaper
@@ -88,9 +90,12 @@ class Server:
 
     def admit(self, session: SocketSession) -> bool:
         """Whether there is room for one more. If not, it is told so as soon as it says which face it speaks."""
+        now = self.now()
         if len(self.sessions) < self._max_connections:
             self.sessions.add(session)
+            self.crowding.opened(session, now)
             return True
+        self.crowding.count(f"{len(self.sessions)} connections, the most there may be", now)
         if len(self._turned_away) < _MAX_TURNED_AWAY:
             self._turned_away.add(session)
         else:
@@ -240,4 +245,6 @@ class Server:
             used.rss_bytes,
             used.cpu_s,
             used.fds,
+            self.hub.rates.limited,
+            self.crowding.turned_away,
         )

@@ -37,6 +37,7 @@ class SocketSession(asyncio.Protocol, ServedSession):
         self._transport: asyncio.Transport
         self._pidfd: int | None = None
         self._late: asyncio.TimerHandle | None = None
+        self._owed = 0  # how much it has said of a frame whose end is still to come
 
     # The connection's life.
 
@@ -75,9 +76,21 @@ class SocketSession(asyncio.Protocol, ServedSession):
     def hello_said(self) -> None:
         """The client is a client."""
         super().hello_said()
+        self.server.crowding.greeted(self)
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _owe(self, reader: FrameReader[Any] | LineReader) -> None:
+        """The client has begun a frame, or ended it."""
+        if self.closed:
+            return
+        owed = reader.unfinished_bytes
+        if owed != self._owed:
+            self._owed = owed
+            self.server.crowding.owes(self, owed, self.server.now())
+        if self._late is None and owed and not self.closed:
+            self._expect_frame(reader)
 
     def _expect_frame(self, reader: FrameReader[Any] | LineReader) -> None:
         """The client owes the rest of a frame: look again when it must have come."""
@@ -115,11 +128,12 @@ class SocketSession(asyncio.Protocol, ServedSession):
         """End the session, telling the client why if it can still be told."""
         if self.closed:
             return
-        if error is not None:
+        if error is not None and self._reader is not None:  # or nobody knows which face it would be told on
             self.push(Error(0, error.code, error.message, error.hint, error.retryable, error.retry_after))
         self.send_pending()
         self.closed = True
         self.wait_no_more()
+        self.server.crowding.gone(self)
         if self._late is not None:
             self._late.cancel()
         if self._pidfd is not None:
@@ -150,8 +164,8 @@ class SocketSession(asyncio.Protocol, ServedSession):
             self.close("protocol violation", error=error)
             return
         self.take_in(verbs)
-        if self._late is None and self._reader.unfinished and not self.closed:
-            self._expect_frame(self._reader)
+        if self._reader.unfinished or self._owed:
+            self._owe(self._reader)
 
     def stop_reading(self) -> None:
         """Leave in the socket what comes, so that its sender has to wait."""

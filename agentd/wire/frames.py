@@ -38,6 +38,8 @@ CHUNK_BYTES: Final = 64 * 1024
 #: A frame may be this much larger than the largest body: the rest of its message.
 FRAME_SLACK_BYTES: Final = 64 * 1024
 MAX_STREAMS: Final = 8
+#: What comes byte by byte is put together before the pieces need more room than what is in them.
+MAX_PIECES: Final = 1024
 #: Below this, a copy of a frame costs less than a view of it.
 _COPY_BYTES: Final = 4096
 _LENGTH_BYTES: Final = 4
@@ -77,12 +79,18 @@ class FrameReader(Generic[M]):
         self._need = _LENGTH_BYTES
         self._streams: dict[int, _Stream] = {}
         self._streams_bytes = 0  # what the unfinished ones will have in all
+        self._streams_have = 0  # what has come of them
         self.frames = 0  # completed so far; a peer that owes the rest of one and completes none is stuck
 
     @property
     def unfinished(self) -> bool:
         """Whether the other side owes the rest of a frame or of a large message."""
         return bool(self._have or self._streams)
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of them has come and is kept."""
+        return self._have + self._streams_have
 
     def feed(self, data: bytes) -> list[M]:
         """All messages completed by `data`; BadRequest or TooLarge when the bytes can't be the protocol."""
@@ -91,6 +99,8 @@ class FrameReader(Generic[M]):
             self._pieces.append(data)
             self._have += end
             if self._have < self._need:
+                if len(self._pieces) > MAX_PIECES:
+                    self._pieces = [b"".join(self._pieces)]
                 return []
             data = b"".join(self._pieces)
             self._pieces.clear()
@@ -148,12 +158,16 @@ class FrameReader(Generic[M]):
                 )
             stream = self._streams[chunk.stream] = _Stream(chunk.size_bytes)
         stream.missing -= len(chunk.data)
+        self._streams_have += len(chunk.data)
         stream.pieces.append(chunk.data)
+        if len(stream.pieces) > MAX_PIECES:
+            stream.pieces = [b"".join(stream.pieces)]
         if stream.missing < 0 or not chunk.data:
             raise BadRequest(f"The chunks of stream {chunk.stream} do not add up to the size they name")
         if stream.missing == 0:
             del self._streams[chunk.stream]
             self._streams_bytes -= chunk.size_bytes
+            self._streams_have -= chunk.size_bytes
             try:
                 message = self._decode_message(b"".join(stream.pieces))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -19,7 +19,7 @@ import msgspec
 
 from agentd.wire.bodies import Content, decode_body
 from agentd.wire.errors import AgentdError, BadBody, BadRequest, TooLarge
-from agentd.wire.frames import CHUNK_BYTES, FRAME_SLACK_BYTES
+from agentd.wire.frames import CHUNK_BYTES, FRAME_SLACK_BYTES, MAX_PIECES
 from agentd.wire.messages import Chunk, ClientMessage, DaemonMessage
 from agentd.wire.names import id_text, id_value
 
@@ -236,6 +236,11 @@ class LineReader:
         """Whether the other side owes the rest of a line."""
         return bool(self._have)
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of it has come and is kept."""
+        return self._have
+
     def feed(self, data: bytes) -> list[Any]:
         """All messages completed by `data`, a BadLine for each line that is none; TooLarge for one without end."""
         *lines, rest = data.split(b"\n")
@@ -247,6 +252,8 @@ class LineReader:
         if rest:
             self._pieces.append(rest)
             self._have += len(rest)
+            if len(self._pieces) > MAX_PIECES:
+                self._pieces = [b"".join(self._pieces)]
         if self._have > self._max_bytes or any(len(line) > self._max_bytes for line in lines):
             raise TooLarge(
                 f"A line is over the limit of {self._max_bytes} bytes", "Use the binary face for large bodies."

@@ -135,6 +135,8 @@ class StatsView(Struct, array_like=True, tag=94):
     rss_bytes: int
     cpu_s: float
     fds: int
+    limited: int = 0  # how often an agent was over its rate
+    turned_away: int = 0  # connections refused or ended because there were too many, or held too much
 
 
 class DeadLetter(Struct, array_like=True):
