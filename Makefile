@@ -24,8 +24,8 @@ meson := $(in_venv) .venv/bin/meson
 pytest := $(python) -m pytest
 code := $(wildcard agentd clients/python tests bench examples .ci/requirements)
 # Folders too: a deleted file changes only its folder.
-sources := $(shell find agentd clients/python/agentd_client native -name __pycache__ -prune -o \
-	\( -type d -o -name '*.[ch]' -o -name '*.py' -o -name '*.pyi' -o -name meson.build \) -print 2>/dev/null)
+sources := $(shell find agentd clients/python/agentd_client native systemd -name __pycache__ -prune -o \
+	\( -type d -o -name '*.[ch]' -o -name '*.py' -o -name '*.pyi' -o -name meson.build -o -name 'agentd*.s*' \) -print 2>/dev/null)
 c_files := $(filter %.c %.h,$(sources))
 
 ##@ Use

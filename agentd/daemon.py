@@ -13,17 +13,21 @@ import time
 
 import uvloop
 
+from agentd.host.activation import check_same_place, inherited_sockets
 from agentd.host.arguments import VERSION, Settings, parse_arguments
 from agentd.host.directories import lock_directory, prepare_directory
 from agentd.host.logs import finish_logging, start_logging
+from agentd.host.notify import Notifier, watchdog_s
 from agentd.host.process import raise_file_limit
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
 from agentd.lanes.normal import NormalLane
+from agentd.server.grants import GrantsDoor
 from agentd.server.keeper import Keeper
 from agentd.server.listener import bind_socket, inode_of, remove_socket
 from agentd.server.server import Server
+from agentd.server.supervision import Supervision
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Priority
 from agentd.wire.paths import is_shared_place
@@ -50,8 +54,8 @@ def main() -> int:
 
 def _run(settings: Settings) -> int:
     config = settings.config
-    start_logging(config.log.level, os.environ)
     os.umask(0o077)
+    start_logging(config.log.level, os.environ, settings.log_file, config.log.max_file_bytes)
     for directory in (settings.runtime_dir, settings.state_dir):
         prepare_directory(directory)
     locks = [lock_directory(path) for path in dict.fromkeys((settings.runtime_dir, settings.state_dir))]
@@ -70,17 +74,25 @@ def _run(settings: Settings) -> int:
     )
     keeper = Keeper(settings.state_dir)
     server = Server(config, hub, lanes, keeper, settings.socket, max_connections)
+    notifier = Notifier(os.environ)
+    if notifier:
+        server.supervision = Supervision(notifier, watchdog_s(os.environ, os.getpid()), server.summary)
+    inherited = inherited_sockets(os.environ, os.getpid())
+    if inherited.main is not None:
+        check_same_place(inherited.main, settings.socket)
+    door = None if inherited.grants is None else GrantsDoor(inherited.grants, _NOT_BUILT)
     stops: list[int] = []  # signals that came before there was a loop to hear them
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda number, _: stops.append(number))
-    sock = bind_socket(settings.socket)
-    inode = inode_of(settings.socket)
+    sock = inherited.main or bind_socket(settings.socket)
+    inode = inode_of(settings.socket) if inherited.main is None else None  # what we did not make stays
     try:
         keeper.restore(hub, server.now())
         _say_what_is(settings, keeper, lanes, max_connections)
         gc.freeze()  # what is there now stays: the collector need not look at it again
-        uvloop.run(_serve(server, sock, stops))
+        uvloop.run(_serve(server, sock, door, stops))
     finally:
+        inherited.close()
         remove_socket(settings.socket, inode)
         for lock in reversed(locks):
             os.close(lock)
@@ -88,16 +100,20 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-async def _serve(server: Server, sock: socket.socket, stops: list[int]) -> None:
+async def _serve(server: Server, sock: socket.socket, door: GrantsDoor | None, stops: list[int]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     if stops:
         stop.set()
+    if door is not None:
+        door.open(loop)
     try:
         await server.serve(sock, stop)
     finally:
+        if door is not None:
+            door.close()
         server.keep()  # while the loop still holds the signals: a second one must not cut this short
 
 

@@ -149,5 +149,5 @@ def how_to_start() -> str:
     if os.path.exists(path) and not _is_socket(path):
         return f"{path} is no socket: set AGENTD_SOCKET or AGENTD_RUNTIME_DIR, or leave them unset."
     if os.path.exists(path):
-        return f"{path} is stale, no daemon listens on it: start one with `agentd`, which replaces it."
-    return f"{path} is not there: start a daemon with `agentd`, in the foreground of another terminal."
+        return f"{path} is stale, no daemon listens on it: start one with `agentctl daemon start`, which replaces it."
+    return f"{path} is not there: start a daemon with `agentctl daemon start`."

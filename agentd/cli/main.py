@@ -16,7 +16,7 @@ import click
 from agentd.cli import show
 from agentd.cli.call import Verbs
 
-#: The verbs of each panel; their module in agentd.cli has the panel's name.
+#: The verbs of each panel; their module in agentd.cli has the panel's name, unless they are in _OWN.
 PANELS: Final = {
     "Talk": [
         "send",
@@ -34,9 +34,11 @@ PANELS: Final = {
     ],
     "Together": ["agents"],
     "See": ["status", "stats", "lanes", "dead"],
-    "Care": ["config", "guide", "version"],
+    "Care": ["daemon", "config", "guide", "version"],
 }
-_MODULE: Final = {name: panel.lower() for panel, names in PANELS.items() for name in names}
+#: Verbs that have a module of their own.
+_OWN: Final = ("daemon",)
+_MODULE: Final = {name: name if name in _OWN else panel.lower() for panel, names in PANELS.items() for name in names}
 
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141

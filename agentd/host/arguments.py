@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     runtime_dir: Path
     state_dir: Path
     socket: Path
+    log_file: Path | None
 
 
 def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str], uid: int) -> Settings:
@@ -45,6 +46,7 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str], uid: i
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, such as inbox.max_messages=100"
     )
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="log there, bounded, not to stderr")
     parser.add_argument("--version", action="version", version=f"agentd {VERSION}")
     given = parser.parse_args(arguments)
     required = given.config is not None or bool(environ.get("AGENTD_CONFIG"))
@@ -57,4 +59,5 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str], uid: i
         runtime,
         (given.state_dir or Path(state_dir(environ))).absolute(),
         Path(check_socket_path(str(Path(chosen).absolute() if chosen else runtime / "agentd.sock"))),
+        given.log_file,
     )

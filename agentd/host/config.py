@@ -113,9 +113,10 @@ class ShutdownLimits(Section, frozen=True):
 
 
 class LogSettings(Section, frozen=True):
-    """[log]: diagnostics on stderr."""
+    """[log]: diagnostics on stderr, or in the file of --log-file. Past its size that begins anew; one part is kept."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    max_file_bytes: Bytes = 1 << 20
 
 
 class Config(Struct, forbid_unknown_fields=True, frozen=True):

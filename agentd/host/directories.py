@@ -6,9 +6,12 @@ import fcntl
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from agentd.host.process import command_of
 from agentd.wire.errors import Busy, NotPermitted
+
+_LOCK: Final = "agentd.lock"
 
 
 def prepare_directory(path: Path) -> None:
@@ -44,7 +47,7 @@ def lock_directory(path: Path) -> int:
     """Hold the directory against other daemons; the descriptor to keep. The kernel lets go when we are gone, however
     we go; the file stays, since removing a lock file would let two daemons hold two files of one name."""
     try:
-        lock = os.open(path / "agentd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise NotPermitted(f"{path}/agentd.lock can't be opened: {error.strerror}", "Remove it.") from None
     try:
@@ -59,3 +62,19 @@ def lock_directory(path: Path) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def lock_holder(path: Path) -> int | None:
+    """The process that holds the directory now. Only looks: trying the lock, even for a moment, could make a daemon
+    that starts in that moment believe that another runs."""
+    try:
+        found = os.stat(path / _LOCK)
+        held = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in held.splitlines():
+        words = line.split()  # 1: FLOCK  ADVISORY  WRITE 4711 fd:01:1234 0 EOF
+        if len(words) >= 6 and words[1] == "FLOCK" and words[3] == "WRITE" and words[5] == device:
+            return int(words[4])
+    return None

@@ -1,4 +1,5 @@
-"""Diagnostics on stderr: for journald with its priority prefix, else with a time. Bodies are never logged."""
+"""Diagnostics on stderr: for journald with its priority prefix, else with a time; or in a file that is bounded. Bodies
+are never logged."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
+
+from agentd.wire.errors import ConfigError
 
 _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -29,10 +33,14 @@ def under_journald(environ: Mapping[str, str], fd: int) -> bool:
     return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
-def start_logging(level: str, environ: Mapping[str, str]) -> None:
-    """Send agentd's log records to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    if under_journald(environ, sys.stderr.fileno()):
+def start_logging(
+    level: str, environ: Mapping[str, str], file: Path | None = None, max_file_bytes: int = 1 << 20
+) -> None:
+    """Send agentd's log records to stderr, or to `file`."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file is not None:
+        handler = _file_handler(file, max_file_bytes)
+    if file is None and under_journald(environ, sys.stderr.fileno()):
         handler.setFormatter(_JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s agentd %(levelname)s: %(message)s"))
@@ -40,6 +48,17 @@ def start_logging(level: str, environ: Mapping[str, str]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _file_handler(file: Path, max_bytes: int) -> logging.Handler:
+    from logging.handlers import RotatingFileHandler
+
+    try:
+        return RotatingFileHandler(file, maxBytes=max_bytes, backupCount=1, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(
+            f"--log-file: {file} can't be written: {error.strerror}", "Name a file in a directory of yours."
+        ) from None
 
 
 def finish_logging() -> None:

@@ -24,6 +24,7 @@ from agentd.server.listener import BACKLOG
 from agentd.server.reaper import Reaper
 from agentd.server.served import ServedSession
 from agentd.server.session import SocketSession
+from agentd.server.supervision import Supervision
 from agentd.wire.messages import StatsView, StatusView
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Server:
         self.closing: set[SocketSession] = set()  # over, their sockets not yet
         self.loop: asyncio.AbstractEventLoop
         self.reaper: Reaper
+        self.supervision: Supervision | None = None  # under a service manager only
         self._keeper = keeper
         self._socket_path = socket_path
         self._max_connections = max_connections
@@ -75,7 +77,11 @@ class Server:
         self._closed = asyncio.Event()
         listener = await self.loop.create_unix_server(lambda: SocketSession(self), sock=sock, backlog=BACKLOG)
         self._arm()
+        if self.supervision is not None:
+            self.supervision.ready(self.loop)
         await stop.wait()
+        if self.supervision is not None:
+            self.supervision.stopping()
         await self._drain()
         listener.close()
         for session in self.sessions:
@@ -85,6 +91,8 @@ class Server:
         await self._wait_closed()
         if self._timer is not None:
             self._timer.cancel()
+        if self.supervision is not None:
+            self.supervision.close()
 
     # Sessions.
 
@@ -143,6 +151,8 @@ class Server:
             self._arm()
         if self.hub.router.draining and not self._busy():
             self._quiet.set()
+        if self.supervision is not None:
+            self.supervision.something_happened()
 
     def _arm(self) -> None:
         due = self.hub.deadlines.next()
@@ -219,6 +229,13 @@ class Server:
             self.hub.router.draining,
             self.lanes.views(),
         )
+
+    def summary(self) -> str:
+        """The daemon in a line, trouble first, as the service manager shows it."""
+        waiting, held, dead = views.totals(self.hub)
+        live = sum(agent.live for agent in self.hub.agents.by_name.values())
+        parts = [f"{dead} dead letters"] * bool(dead) + [f"{live} agents", f"{waiting} waiting", f"{held} held"]
+        return ", ".join(parts)
 
     def stats(self, cid: int, now: float) -> StatsView:
         """Counters since start, gauges now."""
