@@ -47,7 +47,7 @@ def test_without_a_daemon_each_verb_says_so_and_how_to_start_one(agentctl: Agent
         refused = agentctl(*args, name="me", status=69)
         assert refused.out == ""
         assert len(refused.err.splitlines()) == 2, refused.err
-        assert str(daemon.socket) in refused.err and "`agentd`" in refused.err
+        assert str(daemon.socket) in refused.err and "`agentctl daemon start`" in refused.err
         error = agentctl(*with_json(args), name="me", status=69).error
         assert error["code"] == "unreachable" and error["retryable"]
 

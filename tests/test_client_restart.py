@@ -20,7 +20,7 @@ LONG = 30.0
 async def test_no_daemon_is_unreachable_and_says_how_to_start_it(own_face: Face, daemon: Daemon) -> None:
     daemon.stop()
     for name in ("me", None):
-        with pytest.raises(errors.Unreachable, match=r"No agentd answers on .*agentd\.sock.*\n.*agentd"):
+        with pytest.raises(errors.Unreachable, match=r"No agentd answers on .*agentd\.sock.*\n.*agentctl daemon start"):
             async with own_face.connect(name) as me:
                 await me.status()
 

@@ -35,8 +35,8 @@ def analyze(*words: str | Path, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
-def settings(unit: Path) -> configparser.ConfigParser:
-    parser = configparser.RawConfigParser(strict=False, interpolation=None)
+def settings(unit: Path) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(unit)
     return parser

@@ -150,7 +150,7 @@ class Conversation(Generic[R, P]):
         about = f"; {outcome}" if outcome else ""
         return Unreachable(
             f"agentd is not reachable: {self._reason or 'not connected'}{about}",
-            "Start it with `agentd`, or see what `agentctl status` says.",
+            "Start it with `agentctl daemon start`, or see what `agentctl status` says.",
         )
 
     def close(self, error: AgentdError) -> None:

@@ -40,4 +40,6 @@ def pauses() -> Iterator[float]:
 
 def no_daemon(path: str, error: OSError) -> Unreachable:
     """Nobody listens there."""
-    return Unreachable(f"No agentd answers on {path}: {error.strerror or error}", "Start it with `agentd`.")
+    return Unreachable(
+        f"No agentd answers on {path}: {error.strerror or error}", "Start it with `agentctl daemon start`."
+    )
