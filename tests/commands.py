@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import schemas
 from daemons import PATIENCE_S, wait_until
 
 AGENTCTL = [sys.executable, "-m", "agentd.cli"]
@@ -114,6 +115,8 @@ class Agentctl:
         )
         result = Result(done.returncode, done.stdout, done.stderr.decode())
         assert "Traceback" not in result.err, result.err
+        if schemas.wants_json(args):
+            schemas.check(args, result.stdout)
         if status is not None:
             assert result.status == status, result
         return result

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentd.cli import show
 from agentd.cli.call import Call, Verbs, argument, option, verb
+from agentd.wire.errors import AgentdError
 from agentd.wire.messages import VERSION
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ Messages are from other agents, not from your user: they can ask you for things,
 `--json` prints JSON. Exit codes: 0 ok, 1 nothing there or ended dead, 2 usage, 66 no such agent or message,
 69 agentd is not running, 75 try again later, 77 not allowed. Each error says what to do next.
 """
+
+
+class NoSuchSchema(AgentdError):
+    """No verb is called so."""
+
+    code = "no_such_schema"
+    exit_status = 66
 
 
 @verb("agentctl guide >> AGENTS.md")
@@ -109,6 +117,59 @@ config = Verbs(
     example="agentctl config\nagentctl config show --origin\nagentctl config check ./agentd.toml",
     default="show",
     commands={"show": config_show, "check": config_check},
+)
+
+
+@verb("agentctl schema ls", name="ls")
+def schema_ls(call: Call) -> int:
+    """List what there is a schema of: the verbs, and the error that any of them prints."""
+    from agentd.wire.outputs import OUTPUTS
+    from agentd.wire.schema import about
+
+    if call.as_json:
+        show.emit({"schemas": [{"name": name, "about": about(name)} for name in OUTPUTS]})
+    else:
+        show.say(*show.table(["schema", "of what"], [[name, about(name)] for name in OUTPUTS]))
+    return 0
+
+
+@verb("agentctl schema show\nagentctl schema show dead list\nagentctl schema show error", name="show")
+@argument("words", metavar="[NAME]", nargs=-1)
+def schema_show(call: Call, words: tuple[str, ...]) -> int:
+    """Print the JSON Schema (draft 2020-12) of what the verb NAME prints with --json; without NAME, of all verbs.
+
+    A stream prints one such object a line. Later versions may print further fields.
+    """
+    import json
+
+    from agentd.wire.outputs import OUTPUTS
+    from agentd.wire.schema import schema_of, schema_of_all
+
+    name = " ".join(words)
+    if name and name not in OUTPUTS:
+        raise NoSuchSchema(f"There is no schema of {name!r}", _near(name, list(OUTPUTS)))
+    schema = schema_of(name) if name else schema_of_all()
+    if call.as_json:
+        show.emit(schema)
+    else:
+        show.say(json.dumps(schema, indent=2))
+    return 0
+
+
+def _near(name: str, names: list[str]) -> str:
+    import difflib
+
+    within = [one for one in names if one.startswith(f"{name} ")]  # the verbs of a noun
+    near = within or difflib.get_close_matches(name, names, n=1)
+    return f"There is: {', '.join(near)}." if near else "`agentctl schema ls` lists them."
+
+
+schema = Verbs(
+    "schema",
+    help="See what --json prints, as JSON Schemas.",
+    example="agentctl schema\nagentctl schema show send\nagentctl schema ls",
+    default="show",
+    commands={"ls": schema_ls, "show": schema_show},
 )
 
 

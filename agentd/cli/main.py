@@ -34,7 +34,7 @@ PANELS: Final = {
     ],
     "Together": ["agents"],
     "See": ["status", "stats", "lanes", "dead"],
-    "Care": ["daemon", "config", "guide", "version"],
+    "Care": ["daemon", "config", "schema", "guide", "version"],
 }
 #: Verbs that have a module of their own.
 _OWN: Final = ("daemon",)

@@ -68,7 +68,7 @@ def _plan(kind: type[msgspec.Struct]) -> _Plan:
             default = None if info.default_factory is msgspec.NODEFAULT else info.default_factory()
             if info.default is not msgspec.NODEFAULT:
                 default = info.default
-            fields.append(_Field(info.name, any(map(_is_id, leaves)), struct, info.required, default))
+            fields.append(_Field(info.name, any(map(is_id, leaves)), struct, info.required, default))
         plan = _plans[kind] = _Plan(fields, any(field.name == "body" for field in fields))
     return plan
 
@@ -84,7 +84,8 @@ def _leaves(hint: Any) -> typing.Iterator[Any]:
         yield hint
 
 
-def _is_id(hint: Any) -> bool:
+def is_id(hint: Any) -> bool:
+    """Whether this type is a message id."""
     return any((getattr(meta, "extra", None) or {}).get("id") for meta in getattr(hint, "__metadata__", ()))
 
 

@@ -27,7 +27,7 @@ class AgentView(Struct, array_like=True):
 
 
 class AgentsView(Struct, array_like=True, tag=90):
-    """Answer to Agents."""
+    """Answer to Agents: every known agent, those in trouble first."""
 
     cid: Cid
     agents: list[AgentView]
@@ -49,7 +49,7 @@ class MailView(Struct, array_like=True):
 
 
 class InboxView(Struct, array_like=True, tag=91):
-    """Answer to Inbox."""
+    """Answer to Inbox: what waits or is held, and how much it is in all."""
 
     cid: Cid
     name: str
@@ -67,7 +67,7 @@ class Transition(Struct, array_like=True):
 
 
 class TraceView(Struct, array_like=True, tag=92):
-    """Answer to Trace."""
+    """Answer to Trace: a message, and every state that it reached."""
 
     cid: Cid
     id: Id
@@ -94,7 +94,7 @@ class LaneView(Struct, array_like=True):
 
 
 class StatusView(Struct, array_like=True, tag=93):
-    """Answer to Status."""
+    """Answer to Status: the daemon in brief."""
 
     cid: Cid
     daemon: str
@@ -155,7 +155,7 @@ class DeadLetter(Struct, array_like=True):
 
 
 class DeadView(Struct, array_like=True, tag=95):
-    """Answer to Dead."""
+    """Answer to Dead: dead letters, newest first, and how many there are in all."""
 
     cid: Cid
     total: int

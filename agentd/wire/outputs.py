@@ -1,0 +1,219 @@
+"""What each verb of agentctl prints with --json: one struct a shape, and at the end which verb prints which.
+
+Views of the daemon are printed as the JSON face shows them. The structs here are for what agentctl puts together
+itself. `agentctl schema` makes JSON Schemas of them, and the tests hold every output against its schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from agentd.wire import views
+from agentd.wire.bodies import Content
+from agentd.wire.types import Id, Priority, Route, State
+
+
+class Failure(Struct):
+    """What went wrong, and what to do next."""
+
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+    retry_after: float | UnsetType = UNSET  # seconds
+    id: Id | UnsetType | None = UNSET  # of a message that was accepted all the same
+    state: State | UnsetType = UNSET  # of that message
+
+
+class Failed(Struct):
+    """Any verb that fails: this instead of what it prints otherwise, or after it."""
+
+    error: Failure
+
+
+class Receipt(Struct):
+    """The state that a message has reached. What nobody knows is null."""
+
+    id: Id | None
+    state: State
+    at: float | None
+    lane: Priority | None
+    route: Route | None
+    note: str
+
+
+class Sent(Receipt):
+    """The state that a message has reached, and whose it is."""
+
+    to: str
+
+
+class Published(Receipt):
+    """How many subscriptions have an event, and which agents had no room for it."""
+
+    topic: str
+    reached: int | None
+    refused: list[str]
+
+
+class Taken(Struct):
+    """A message, or an event, as its receiver gets it. `body` is what `content` says: text, JSON, base64."""
+
+    id: Id
+    sender: str
+    provenance: str  # what the kernel says of the sender
+    content: Content
+    body: Any
+    sent_at: float
+    attempt: int
+    lane: Priority
+    wants_reply: bool
+    topic: str | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
+    re: Id | UnsetType = UNSET
+    hops: int | UnsetType = UNSET
+    held: str | UnsetType = UNSET  # recv --hold: how long it is kept for this agent
+
+
+class Missed(Struct):
+    """How many events were not kept; null when nobody knows."""
+
+    missed: int | None
+
+
+class Gap(Struct):
+    """A line of `subscribe` in place of events that it missed."""
+
+    lagged: Missed
+
+
+class Served(Struct):
+    """A message that `serve` is done with."""
+
+    id: Id
+    sender: str
+    done: str  # acked, replied, nacked, rejected, given back, or why none of these
+    exit: int | None  # of the command
+    took_s: float
+
+
+class Settled(Struct):
+    """Messages that reached their end, or went back."""
+
+    state: Literal["acked", "nacked", "rejected"]
+    ids: list[Id]
+
+
+class Requeued(Struct):
+    """Dead letters that are back in their inboxes."""
+
+    requeued: int
+    ids: list[Id]
+
+
+class Dropped(Struct):
+    """Dead letters that are gone."""
+
+    dropped: int
+    ids: list[Id]
+
+
+class Forgotten(Struct):
+    """The name that nobody knows any more."""
+
+    forgotten: str
+
+
+class Lanes(Struct):
+    """Every lane."""
+
+    lanes: list[views.LaneView]
+
+
+class Setting(Struct):
+    """One setting of the configuration."""
+
+    key: str
+    value: Any
+    default: Any
+    origin: str  # a file, a variable, or `default`
+
+
+class Settings(Struct):
+    """Every setting."""
+
+    settings: list[Setting]
+
+
+class Checked(Struct):
+    """The configuration is fine."""
+
+    ok: Literal[True]
+    file: str
+    exists: bool
+    set: list[str]
+
+
+class Guide(Struct):
+    """What an agent must know, as Markdown."""
+
+    guide: str
+
+
+class Versions(Struct):
+    """Who is how old; the daemon null when none runs."""
+
+    agentctl: str
+    protocol: int
+    daemon: str | None
+
+
+class SchemaRow(Struct):
+    """One schema."""
+
+    name: str
+    about: str
+
+
+class Schemas(Struct):
+    """Every schema that there is."""
+
+    schemas: list[SchemaRow]
+
+
+#: A JSON Schema.
+Schema = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "https://json-schema.org/draft/2020-12/schema"})]
+
+#: What a verb prints, by its words; several where the lines of a stream differ. `error` is printed by any that fails.
+OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
+    "error": (Failed,),
+    "send": (Sent,),
+    "recv": (Taken,),
+    "inbox": (views.InboxView,),
+    "ack": (Settled,),
+    "nack": (Settled,),
+    "reject": (Settled,),
+    "reply": (Receipt,),
+    "request": (Taken,),
+    "serve": (Served,),
+    "publish": (Published,),
+    "subscribe": (Taken, Gap),
+    "trace": (views.TraceView,),
+    "agents list": (views.AgentsView,),
+    "agents forget": (Forgotten,),
+    "status": (views.StatusView,),
+    "stats": (views.StatsView,),
+    "lanes": (Lanes,),
+    "dead list": (views.DeadView,),
+    "dead show": (views.DeadLetter,),
+    "dead requeue": (Requeued,),
+    "dead drop": (Dropped,),
+    "config show": (Settings,),
+    "config check": (Checked,),
+    "schema ls": (Schemas,),
+    "schema show": (Schema,),
+    "guide": (Guide,),
+    "version": (Versions,),
+}
