@@ -132,6 +132,51 @@ class Lanes(Struct):
     lanes: list[views.LaneView]
 
 
+class Started(Struct):
+    """The daemon that runs now."""
+
+    started: bool  # by this call; else it ran already
+    pid: int
+    socket: str
+    by: str
+    log: str
+
+
+class Stopped(Struct):
+    """The daemon that runs no more; without a pid there was none."""
+
+    stopped: bool
+    pid: int | None
+
+
+class Running(Struct):
+    """Whether the daemon runs, who runs it, and where its things are."""
+
+    running: bool
+    pid: int | None  # also of one that does not answer
+    by: str
+    installed: bool
+    unit: str  # its state, as systemd says
+    log: str
+    runtime_dir: str
+    state_dir: str
+
+
+class Installed(Struct):
+    """What was written, and whether it is switched on."""
+
+    files: list[str]
+    enabled: bool
+    lingers: bool
+
+
+class Uninstalled(Struct):
+    """What was removed, and what was left because somebody changed it."""
+
+    removed: list[str]
+    kept: list[str]
+
+
 class Setting(Struct):
     """One setting of the configuration."""
 
@@ -210,6 +255,12 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "dead show": (views.DeadLetter,),
     "dead requeue": (Requeued,),
     "dead drop": (Dropped,),
+    "daemon start": (Started,),
+    "daemon restart": (Started,),
+    "daemon stop": (Stopped,),
+    "daemon status": (Running,),
+    "daemon install": (Installed,),
+    "daemon uninstall": (Uninstalled,),
     "config show": (Settings,),
     "config check": (Checked,),
     "schema ls": (Schemas,),
