@@ -10,6 +10,7 @@ from agentd.host.config import Config
 from agentd.hub.agents import Agents
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
+from agentd.hub.facts import Facts
 from agentd.hub.inbox import Inboxes
 from agentd.hub.rates import Rates
 from agentd.hub.receipts import Receipts
@@ -34,6 +35,7 @@ class Hub:
         self.inboxes = Inboxes(config, self.deadlines, self.receipts, self.requests, self.dead)
         self.requests.withdraw = self.inboxes.withdraw
         self.topics = Topics(config.topics, self.receipts)
+        self.facts = Facts(self.topics, self.receipts)
         self.rates = Rates(config.rate)
         self.router = Router(
             config, self.deadlines, self.agents, self.receipts, self.inboxes, self.requests, self.topics, self.rates
@@ -71,6 +73,7 @@ class Hub:
                 self._displace(taker, session, now)
         agent.seen = now
         self.agents.watch_idle(agent, now)
+        self.facts.joined(session, now)
 
     def _displace(self, taker: Session, by: Session, now: float) -> None:
         """Another session takes over: this one goes on sending, but takes no more."""
@@ -95,4 +98,5 @@ class Hub:
         self.requests.session_gone(session, now)
         self.inboxes.session_gone(session, now, why)
         agent.seen = now
+        self.facts.left(session, now, why)
         self.agents.watch_idle(agent, now)

@@ -150,7 +150,7 @@ class Inboxes:
     def ack(self, session: Session, ids: list[int], now: float) -> int:
         """Done. How many were not done before. Unknown ids are refused after all others are done: acks travel together,
         and one that comes too late must not undo the rest."""
-        held, name = session.held, session.name
+        held, name, tapped = session.held, session.name, self._receipts.tap is not None
         delivered, acked = (DELIVERED, now, name, ""), (ACKED, now, name, "")
         count = 0
         done: list[Entry] = []
@@ -168,7 +168,7 @@ class Inboxes:
             if state in ENDED:
                 continue
             count += 1
-            if entry.holder is not session or entry.watchers or entry.asker or entry.expiry or entry.timer:
+            if entry.holder is not session or entry.watchers or entry.asker or entry.expiry or entry.timer or tapped:
                 self.finish(entry, now, name)
                 continue
             # The plain message, written out: nobody waits for it, nothing is to be cancelled.

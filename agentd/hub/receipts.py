@@ -11,6 +11,7 @@ while without their bodies, so that `trace` can say what became of them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -84,6 +85,10 @@ class Entry(Struct, gc=False, eq=False):
         return self.size_bytes - OVERHEAD_BYTES
 
 
+#: Hears of every state that a message reaches: which, the message, when, by whom, why.
+Tap = Callable[[State, Entry, float, str, str], None]
+
+
 class Counts:
     """Totals since start."""
 
@@ -134,6 +139,7 @@ class Receipts:
         self.entries: dict[int, Entry] = {}
         self.counts = Counts()
         self.unnamed = Retention()  # for what agents without a name sent
+        self.tap: Tap | None = None  # while somebody listens to the daemon's facts
         self.wall_offset = 0.0  # the server keeps it right; seconds since 1970 = now + wall_offset
 
     def delivered(self, entry: Entry, now: float, who: str, note: str = "") -> None:
@@ -143,6 +149,8 @@ class Receipts:
         self.counts.delivered += 1
         if entry.watchers is not None:
             self._tell(entry, now, "")
+        if self.tap is not None:
+            self.tap(DELIVERED, entry, now, who, note)
 
     def back(self, entry: Entry, now: float, who: str, note: str) -> None:
         """It is to be delivered (again): given back, nacked, its receiver gone, or requeued."""
@@ -164,6 +172,8 @@ class Receipts:
             entry.expiry = None
         if entry.watchers is not None:
             self._tell(entry, now, note)
+        if self.tap is not None:
+            self.tap(state, entry, now, who, note)
         if state is not DEAD:
             entry.message.body = b""
         if state is ACKED:

@@ -4,13 +4,14 @@ it has a gap, which its subscriber and the publisher are both told of. Nobody el
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from agentd.host.config import TopicLimits
 from agentd.hub.receipts import DELIVERED, EXPIRED, Entry, Receipts
 from agentd.hub.session import Session
 from agentd.wire.errors import BadRequest, LaneUnavailable, LimitReached
-from agentd.wire.messages import LaggedEvent
-from agentd.wire.names import Pattern, check_name, check_pattern
+from agentd.wire.messages import Details, LaggedEvent
+from agentd.wire.names import DAEMON, OWN_TOPICS, Pattern, check_name, check_pattern
 
 _MAX_CACHED = 4096
 
@@ -38,6 +39,7 @@ class Topics:
         self._next_number = 1
         self.subscriptions: dict[int, Subscription] = {}
         self._matching: dict[str, tuple[Subscription, ...]] = {}  # by topic; emptied at each change
+        self.changed: Callable[[], None] = _nobody_cares  # called when subscriptions came or went
 
     def subscribe(self, session: Session, pattern: str, start: str, name: str | None) -> Subscription:
         """Events from now on."""
@@ -62,6 +64,7 @@ class Topics:
         self.subscriptions[subscription.number] = subscription
         session.subscriptions[subscription.number] = subscription
         self._matching.clear()
+        self.changed()
         return subscription
 
     def unsubscribe(self, session: Session, number: int, now: float) -> None:
@@ -71,6 +74,7 @@ class Topics:
             raise BadRequest(f"This session has no subscription {number}")
         del self.subscriptions[number]
         self._matching.clear()
+        self.changed()
         for entry in subscription.outstanding.values():
             session.event_bytes -= entry.size_bytes
             self._settle(entry, now)
@@ -86,7 +90,9 @@ class Topics:
         if found is None:
             if len(self._matching) >= _MAX_CACHED:
                 self._matching.clear()
-            found = tuple(s for s in self.subscriptions.values() if s.expression.matches(topic))
+            own = OWN_TOPICS if topic.startswith(OWN_TOPICS) else ""  # `**` is not a wish for the daemon's facts
+            candidates = (s for s in self.subscriptions.values() if s.pattern.startswith(own))
+            found = tuple(s for s in candidates if s.expression.matches(topic))
             self._matching[topic] = found
         return found
 
@@ -95,10 +101,27 @@ class Topics:
         message = entry.message
         details = message.details
         assert details is not None and details.topic is not None
+        self._receipts.counts.published += 1
+        refused = self._send(entry, details)
+        reached = entry.outstanding
+        if not reached:
+            self._receipts.end(
+                entry, EXPIRED, now, entry.message.sender, "nobody subscribed" if not refused else "no room"
+            )
+        return reached, refused
+
+    def announce(self, entry: Entry) -> None:
+        """Send one of the daemon's own events to all that match. It is in no registry, and its end is nobody's news."""
+        details = entry.message.details
+        assert details is not None
+        self._send(entry, details)
+
+    def _send(self, entry: Entry, details: Details) -> list[str]:
+        """To every subscription that has room; the agents of those that have not, and now have a gap."""
+        message = entry.message
         refused: list[str] = []
         counts = self._receipts.counts
-        counts.published += 1
-        for subscription in self.matching(details.topic):
+        for subscription in self.matching(details.topic or ""):
             if (
                 len(subscription.outstanding) >= self._limits.max_events
                 or subscription.session.event_bytes + entry.size_bytes > self._limits.max_event_bytes
@@ -117,12 +140,7 @@ class Topics:
             details.subscription = subscription.number
             subscription.session.push(message)
         details.subscription = 0
-        reached = entry.outstanding
-        if not reached:
-            self._receipts.end(
-                entry, EXPIRED, now, entry.message.sender, "nobody subscribed" if not refused else "no room"
-            )
-        return reached, refused
+        return refused
 
     def delivered(self, session: Session, number: int, ids: list[int], now: float) -> None:
         """The subscriber's library handed these to its application."""
@@ -148,7 +166,7 @@ class Topics:
     def _settle(self, entry: Entry, now: float) -> None:
         """One subscription less has yet to take it. With the last the event ends: `delivered` if anybody took it."""
         entry.outstanding -= 1
-        if entry.outstanding:
+        if entry.outstanding or entry.message.sender == DAEMON:
             return
         if any(state is DELIVERED for state, _, _, _ in entry.trail):
             entry.state = DELIVERED
@@ -157,3 +175,7 @@ class Topics:
             self._receipts.retain(entry.agent.ended, [entry], now)
         else:
             self._receipts.end(entry, EXPIRED, now, entry.message.sender, "its subscribers are gone")
+
+
+def _nobody_cares() -> None:
+    pass

@@ -154,7 +154,7 @@ class ServedSession(Session):
             except RateLimited as error:
                 return [*self._hold_up(verb, error, now), *rest]
             except AgentdError as error:
-                self._refuse(verb, error)
+                self._refuse(verb, error, now)
                 looks = 1  # a refusal can cost more than what it refuses
                 if not self.greeted:
                     self.close("no hello")
@@ -172,9 +172,11 @@ class ServedSession(Session):
                     return list(rest)
         return []
 
-    def _refuse(self, verb: Any, error: AgentdError) -> None:
-        self.server.hub.receipts.counts.refused += 1
+    def _refuse(self, verb: Any, error: AgentdError, now: float) -> None:
+        hub = self.server.hub
+        hub.receipts.counts.refused += 1
         self.refuse(getattr(verb, "cid", 0), error)
+        hub.facts.refused(self, type(verb), error, now)
 
     def _hold_up(self, verb: Any, error: RateLimited, now: float) -> list[Any]:
         """No more of it until there is room. It is told once, by the refusal of this verb; while it stays over its rate
@@ -185,7 +187,7 @@ class ServedSession(Session):
         self._held_up_at = now
         if again:
             return [verb]
-        self._refuse(verb, error)
+        self._refuse(verb, error, now)
         return []
 
     def _unexpected(self, verb: Any) -> BadRequest:
