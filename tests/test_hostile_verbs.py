@@ -53,8 +53,22 @@ EVERY_VERB: list[Any] = [
     wire.Requeue(0, [1]),
     wire.Drop(0, [1]),
     wire.Forget(0, "x"),
+    wire.Notice(0, "x"),
+    wire.Completion(0, wire.Word.AGENT, ""),
 ]
-LOOKS = (wire.Join, wire.Leave, wire.Find, wire.Inbox, wire.Trace, wire.Agents, wire.Status, wire.Stats, wire.Dead)
+LOOKS = (
+    wire.Join,
+    wire.Leave,
+    wire.Find,
+    wire.Inbox,
+    wire.Trace,
+    wire.Agents,
+    wire.Status,
+    wire.Stats,
+    wire.Dead,
+    wire.Notice,
+    wire.Completion,
+)
 
 
 def send(to: str, body: bytes = b"x", **options: Any) -> wire.Send:

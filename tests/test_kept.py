@@ -6,8 +6,9 @@ import pytest
 from fakes import WALL_OFFSET, World
 
 from agentd.hub import kept
+from agentd.hub.notices import notice
 from agentd.wire.errors import BadRequest, NoSuchAgent, NoSuchMessage
-from agentd.wire.messages import Message, State
+from agentd.wire.messages import Message, Notice, State
 
 ACCEPTED, DELIVERED, ACKED = State.ACCEPTED, State.DELIVERED, State.ACKED
 EXPIRED, DEAD = State.EXPIRED, State.DEAD
@@ -190,3 +191,24 @@ def test_a_file_that_was_cut_short_or_changed_is_refused_whole(world: World) -> 
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BadRequest):
             kept.decode(bytes(changed))
+
+
+def test_what_was_announced_stays_announced(world: World) -> None:
+    sender, taker = world.join("sender"), world.join("taker", credit=1)
+    on_its_way, waiting = world.send(sender, "taker", b"1"), world.send(sender, "taker", b"2")
+    assert news(world) == 1
+    world.leave(taker)
+    world.restart()
+    assert world.hub.agents.get("taker").announced == waiting > on_its_way
+    assert news(world) == 1  # the one that its taker never saw
+    world.restart()
+    assert news(world) == 0
+
+
+def news(world: World) -> int:
+    """How many messages for taker a hook announces that tells somebody."""
+    hook = world.join()
+    fresh = notice(world.hub, hook, Notice(0, "taker")).fresh
+    hook.announced = None  # as `leave` does
+    world.leave(hook)
+    return fresh

@@ -36,6 +36,7 @@ class Agent:
     """
 
     __slots__ = (
+        "announced",
         "bucket",
         "bytes",
         "count",
@@ -55,6 +56,7 @@ class Agent:
         "sessions",
         "takers",
         "topic_buckets",
+        "unannounced",
         "unnamed",
         "waiting",
     )
@@ -79,6 +81,8 @@ class Agent:
         self.bucket: Bucket | None = None  # from its first session on
         self.topic_buckets: TopicBuckets | None = None  # from its first event on
         self.keys: OrderedDict[str, UsedKey] = OrderedDict()  # idempotency keys it used, as a sender
+        self.announced = 0  # the highest id that `agentctl inbox --notice` has passed
+        self.unannounced: set[int] = set()  # those below it that it has still to announce
         self.ended = ended
         self.forgetting: Deadline | None = None  # when somebody looks whether it can be forgotten
 

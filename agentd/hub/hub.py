@@ -7,6 +7,7 @@ and the server calls `deadlines.run(now)`.
 from __future__ import annotations
 
 from agentd.host.config import Config
+from agentd.hub import notices
 from agentd.hub.agents import Agents
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
@@ -88,6 +89,7 @@ class Hub:
 
     def leave(self, session: Session, now: float, why: str) -> None:
         """The session is over, in whatever way: all it held goes back, all it asked ends."""
+        notices.session_gone(session)
         if session not in self.sessions:
             return
         self.sessions.discard(session)

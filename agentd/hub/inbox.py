@@ -423,6 +423,7 @@ class Inboxes:
         agent.count += 1
         agent.bytes += entry.size_bytes
         self.bytes += entry.size_bytes
+        agent.unannounced.add(entry.message.id)  # as good as new
         self._rejoin(entry)
         self.pump(agent)
 

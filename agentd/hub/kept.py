@@ -47,6 +47,8 @@ class KeptName(Struct, array_like=True):
     name: str
     seen_at: float
     keys: list[KeptKey] = []
+    announced: int = 0
+    unannounced: list[int] = []
 
 
 class Kept(Struct, array_like=True):
@@ -71,7 +73,10 @@ def collect(hub: Hub, now: float) -> Kept:
     return Kept(
         FORMAT,
         hub.receipts.next_id,
-        [KeptName(agent.name, agent.seen + offset, _keys(agent, offset)) for agent in named],
+        [
+            KeptName(agent.name, agent.seen + offset, _keys(agent, offset), agent.announced, sorted(agent.unannounced))
+            for agent in named
+        ],
         [
             kept(entry)
             for agent in named
@@ -116,6 +121,8 @@ def restore(hub: Hub, kept: Kept, now: float) -> None:
         agent = hub.agents.get_or_create(name.name, now, limited=False)
         agent.seen = min(now, name.seen_at - offset)
         hub.agents.watch_idle(agent, agent.seen)
+        agent.announced = name.announced
+        agent.unannounced.update(name.unannounced)
         for use in name.keys:
             agent.keys[use.key] = UsedKey(use.id, use.at - offset, use.to, use.body_bytes, use.body_crc)
     for item in sorted(kept.mail, key=lambda item: item.message.id):

@@ -40,6 +40,7 @@ class Session:
         self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
         self.watching: dict[int, int] = {}  # by cid: the messages of whose state it waits to be told
         self.mark: tuple[State, float, str, str] = (State.ACCEPTED, -1.0, "", "")  # its latest acceptance
+        self.announced: tuple[Agent, set[int]] | None = None  # whose mail it was told of, and may not have shown yet
         self._run: Accepted | None = None
 
     def write(self, message: DaemonMessage) -> None:

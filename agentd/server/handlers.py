@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentd.host.arguments import VERSION
-from agentd.hub import views
+from agentd.hub import completions, notices, views
 from agentd.hub.receipts import DEAD, Entry
 from agentd.wire import messages as wire
 from agentd.wire.errors import NoSuchMessage, VersionMismatch
@@ -42,6 +42,7 @@ def join(session: ServedSession, verb: wire.Join, now: float) -> None:
 
 def leave(session: ServedSession, verb: wire.Leave, now: float) -> None:
     session.push(Done(verb.cid))
+    session.announced = None  # it was there to the end
     session.close("left")
 
 
@@ -159,6 +160,14 @@ def forget(session: ServedSession, verb: wire.Forget, now: float) -> None:
     _done(session, verb.cid, 1)
 
 
+def notice(session: ServedSession, verb: wire.Notice, now: float) -> None:
+    session.push(notices.notice(session.server.hub, session, verb))
+
+
+def completion(session: ServedSession, verb: wire.Completion, now: float) -> None:
+    session.push(completions.completion(session.server.hub, verb, now))
+
+
 def bad_line(session: ServedSession, verb: BadLine, now: float) -> None:
     raise verb
 
@@ -190,6 +199,8 @@ BEFORE_JOIN: dict[type, Handler] = {
     wire.Status: status,
     wire.Stats: stats,
     wire.Dead: dead,
+    wire.Notice: notice,
+    wire.Completion: completion,
 }
 
 JOINED: dict[type, Handler] = {

@@ -33,10 +33,12 @@ from agentd.wire.types import (
     Route,
     Seconds,
     State,
+    Word,
 )
 from agentd.wire.verbs import (
     Ack,
     Agents,
+    Completion,
     Dead,
     Delivered,
     Drop,
@@ -48,6 +50,7 @@ from agentd.wire.verbs import (
     Join,
     Leave,
     Nack,
+    Notice,
     Options,
     Publish,
     Receive,
@@ -66,15 +69,19 @@ from agentd.wire.verbs import (
 from agentd.wire.views import (
     AgentsView,
     AgentView,
+    CompletionView,
     DeadLetter,
     DeadView,
     InboxView,
     LaneView,
     MailView,
+    NoticeRow,
+    NoticeView,
     StatsView,
     StatusView,
     TraceView,
     Transition,
+    WordView,
 )
 
 __all__ = [
@@ -89,6 +96,8 @@ __all__ = [
     "Chunk",
     "Cid",
     "ClientMessage",
+    "Completion",
+    "CompletionView",
     "DaemonMessage",
     "Dead",
     "DeadLetter",
@@ -114,6 +123,9 @@ __all__ = [
     "MailView",
     "Message",
     "Nack",
+    "Notice",
+    "NoticeRow",
+    "NoticeView",
     "Options",
     "Priority",
     "Publish",
@@ -138,6 +150,8 @@ __all__ = [
     "Transition",
     "Unsubscribe",
     "Welcome",
+    "Word",
+    "WordView",
     "Working",
 ]
 
@@ -146,6 +160,7 @@ ClientMessage = (
     | Send | Request | Reply | Publish | Subscribe | Unsubscribe
     | Receive | Delivered | Ack | Nack | Reject | GiveBack | Working
     | Find | Inbox | Trace | Agents | Status | Stats | Dead | Requeue | Drop | Forget
+    | Notice | Completion
     | Chunk
 )  # fmt: skip
 
@@ -153,5 +168,6 @@ DaemonMessage = (
     Welcome | Joined | Done | Error | Accepted | Receipt | Subscribed | Found
     | Message | Answer | LaggedEvent | Bye
     | AgentsView | InboxView | TraceView | StatusView | StatsView | DeadView
+    | NoticeView | CompletionView
     | Chunk
 )  # fmt: skip

@@ -36,6 +36,17 @@ class State(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Word(StrEnum):
+    """What a word on a command line stands for."""
+
+    AGENT = "agent"
+    TOPIC = "topic"
+    PATTERN = "pattern"
+    MAIL = "mail"  # what an agent holds, or could take
+    MESSAGE = "message"  # any that is remembered
+    DEAD = "dead"  # letters
+
+
 class Route(StrEnum):
     """Which way a message went."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from agentd.wire.bodies import Content
-from agentd.wire.types import Cid, Id, Ids, Priority, Route, Seconds, State
+from agentd.wire.types import Cid, Id, Ids, Priority, Route, Seconds, State, Word
 
 
 class Options(Struct, array_like=True, gc=False):
@@ -233,3 +233,23 @@ class Forget(Struct, array_like=True, tag=39):
 
     cid: Cid
     name: str
+
+
+class Notice(Struct, array_like=True, tag=45):
+    """Announce the mail that waits for agent `name`, each message in one answer only. Answered by NoticeView."""
+
+    cid: Cid
+    name: str
+    by: float | None = (
+        None  # an answer later than that is read by nobody: then nothing is announced, and it is a timeout
+    )
+
+
+class Completion(Struct, array_like=True, tag=46):
+    """Words that begin with `prefix` and can stand where a command line has a word of this kind; of messages, those of
+    agent `name`. Answered by CompletionView."""
+
+    cid: Cid
+    kind: Word
+    prefix: Annotated[str, Meta(max_length=255)] = ""
+    name: str | None = None

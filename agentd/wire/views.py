@@ -160,3 +160,36 @@ class DeadView(Struct, array_like=True, tag=95):
     cid: Cid
     total: int
     letters: list[DeadLetter]
+
+
+class NoticeRow(Struct, array_like=True):
+    """Whose mail is announced."""
+
+    sender: str
+    count: int
+    lane: Priority  # of the most urgent one
+
+
+class NoticeView(Struct, array_like=True, tag=97):
+    """Answer to Notice: how many messages were not announced before, who sent them (the most urgent first, 8 at most),
+    and how many wait in all."""
+
+    cid: Cid
+    name: str
+    fresh: int
+    waiting: int
+    senders: list[NoticeRow]
+
+
+class WordView(Struct, array_like=True):
+    """A word, and what is to be said of it."""
+
+    word: str
+    about: str
+
+
+class CompletionView(Struct, array_like=True, tag=98):
+    """Answer to Completion: 100 words at most. An id is cut to what names one message, but not below 4 letters."""
+
+    cid: Cid
+    words: list[WordView]

@@ -332,6 +332,11 @@ class Client:
         view: wire.InboxView = self.drive(self.verbs.call(wire.Inbox, name, limit))
         return view
 
+    def notice(self, name: str) -> wire.NoticeView:
+        """Whose mail waits for a name and was not announced before; takes nothing. Each message is announced once."""
+        view: wire.NoticeView = self.drive(self.verbs.call(wire.Notice, name))
+        return view
+
     def agents(self) -> wire.AgentsView:
         """Everybody known, those in trouble first."""
         view: wire.AgentsView = self.drive(self.verbs.call(wire.Agents))

@@ -308,6 +308,11 @@ class Client:
         view: wire.InboxView = await drive(self.verbs.call(wire.Inbox, name, limit))
         return view
 
+    async def notice(self, name: str) -> wire.NoticeView:
+        """Whose mail waits for a name and was not announced before; takes nothing. Each message is announced once."""
+        view: wire.NoticeView = await drive(self.verbs.call(wire.Notice, name))
+        return view
+
     async def agents(self) -> wire.AgentsView:
         """Everybody known, those in trouble first."""
         view: wire.AgentsView = await drive(self.verbs.call(wire.Agents))
