@@ -1,8 +1,8 @@
 """The NORMAL lane, measured: every topology beside its rivals, and one table of promises.
 
-Runs request_reply, one_to_one, many_agents, footprint and startup one after the other, each as its own command, with
-the options given here; prints their figures, then what was promised, what was measured, and whether it holds. --json
-prints one object with the reports of all five. Exits 1 when a measurement failed, not when a promise is missed.
+Runs request_reply, one_to_one, many_agents, runaway, footprint and startup one after the other, each its own command,
+with the options given here; prints their figures, then what was promised, what was measured, and whether it holds.
+--json prints one object with the reports of all six. Exits 1 when a measurement failed, not when a promise is missed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import machine
 import msgspec
 import report
 
-BENCHES: Final = ("request_reply", "one_to_one", "many_agents", "footprint", "startup")
+BENCHES: Final = ("request_reply", "one_to_one", "many_agents", "runaway", "footprint", "startup")
 
 
 class Reports(msgspec.Struct, frozen=True):

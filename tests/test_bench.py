@@ -79,6 +79,18 @@ def test_many_agents() -> None:
         assert all(figure["verified"] >= 6 * 500 for figure in found.values())
 
 
+def test_runaway() -> None:
+    report = smoke("runaway")
+    check(report, "runaway")
+    phases = ["over its rate", "within burst"]
+    for what in ("alone", "beside"):
+        found = figures(report, f"p99 of a message, {what}")
+        assert sorted(phase for phase, _ in found) == phases
+        assert all(figure["verified"] == figure["summary"]["count"] > 0 for figure in found.values())
+    speeds = figures(report, "the runaway sends")
+    assert speeds["over its rate", 0]["value"] < speeds["within burst", 0]["value"]
+
+
 def test_footprint() -> None:
     report = smoke("footprint")
     check(report, "footprint")

@@ -60,15 +60,16 @@ class AgentLimits(Section, frozen=True):
 class RateLimits(Section, frozen=True):
     """[rate]: how fast an agent may speak. Past it: one rate_limited; its connection is not read until there is room.
 
-    What tells a runaway loop from a fast pipeline is that it does not end. So the burst is large (a pipeline at full
-    speed, 200,000 a second, has some seconds before anybody stops it), and the rate is what nobody keeps up for ever by
-    intention, a quarter of what the daemon can do: then everybody else, and the rest of the machine, goes on working.
-    An event costs the daemon as much again for each subscriber, hence the lower rate on each topic. 0 is no limit.
+    What tells a runaway loop from a fast pipeline is that it does not end. So the burst is large: at full speed,
+    200,000 a second, a pipeline has ten seconds before anybody stops it. The rate is what nobody keeps up for ever by
+    intention, a twentieth of what the daemon can do: beside a runaway that is held to it, everybody else and the rest
+    of the machine go on as before. An event costs as much again for each subscriber, hence the lower rate on each
+    topic. 0 is no limit.
     """
 
-    messages_per_s: Rate = 50_000.0  # messages, requests, replies and events of one agent
-    messages_burst: Count = 1_000_000  # so many at once after a pause
-    events_per_s: Rate = 5_000.0  # events of one agent on one topic
+    messages_per_s: Rate = 10_000.0  # messages, requests, replies and events of one agent
+    messages_burst: Count = 2_000_000  # so many at once; full again after a pause, at the rate
+    events_per_s: Rate = 1_000.0  # events of one agent on one topic
     events_burst: Count = 50_000
     max_topics: Count = 64  # topics with a rate of their own, an agent; any further ones share one
 

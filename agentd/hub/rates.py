@@ -15,8 +15,9 @@ from agentd.wire.errors import RateLimited
 if TYPE_CHECKING:
     from agentd.hub.session import Session
 
-#: Whoever is over its rate goes on when there is room for what the rate gives in this time: not for one and stop again.
-_SLICE_S: Final = 0.02
+#: Whoever is over its rate goes on when there is room for what the rate gives in this time. Long enough that it is no
+#: wake-up for each message, short enough that it is no flood each time: at 20 ms the others' p99 was twice as long.
+_PACE_S: Final = 0.002
 _SHORTEST_S: Final = 0.001
 #: How long trouble that is over is still shown.
 LATELY_S: Final = 60.0
@@ -73,7 +74,7 @@ class Bucket:
 
     def wait_s(self) -> float:
         """From the last filling until going on is worth it."""
-        wanted = min(self.burst, max(1.0, self.rate * _SLICE_S))
+        wanted = min(self.burst, max(1.0, self.rate * _PACE_S))
         return max(_SHORTEST_S, (wanted - self.room) / self.rate)
 
 

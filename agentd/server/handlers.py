@@ -19,6 +19,9 @@ from agentd.wire.ndjson import BadLine
 if TYPE_CHECKING:
     from agentd.server.served import Handler, ServedSession
 
+#: What is done for more messages than this at once takes time: the session looks whether others wait.
+_SMALL = 16
+
 CAPABILITIES = ["chunks", "json"]
 
 
@@ -75,10 +78,12 @@ def unsubscribe(session: ServedSession, verb: wire.Unsubscribe, now: float) -> N
 
 
 def receive(session: ServedSession, verb: wire.Receive, now: float) -> None:
+    session.look = verb.credit > _SMALL
     _done(session, verb.cid, session.server.hub.inboxes.receive(session, verb.credit))
 
 
 def delivered(session: ServedSession, verb: wire.Delivered, now: float) -> None:
+    session.look = len(verb.ids) > _SMALL
     hub = session.server.hub
     if verb.subscription:
         hub.topics.delivered(session, verb.subscription, verb.ids, now)
@@ -87,6 +92,7 @@ def delivered(session: ServedSession, verb: wire.Delivered, now: float) -> None:
 
 
 def ack(session: ServedSession, verb: wire.Ack, now: float) -> None:
+    session.look = len(verb.ids) > _SMALL
     _done(session, verb.cid, session.server.hub.inboxes.ack(session, verb.ids, now))
 
 
@@ -114,6 +120,7 @@ def find(session: ServedSession, verb: wire.Find, now: float) -> None:
 
 
 def inbox(session: ServedSession, verb: wire.Inbox, now: float) -> None:
+    session.look = True
     session.push(views.inbox(session.server.hub, verb.cid, verb.name, verb.limit))
 
 
@@ -123,22 +130,27 @@ def trace(session: ServedSession, verb: wire.Trace, now: float) -> None:
 
 
 def agents(session: ServedSession, verb: wire.Agents, now: float) -> None:
+    session.look = True
     session.push(views.agents(session.server.hub, verb.cid, now))
 
 
 def status(session: ServedSession, verb: wire.Status, now: float) -> None:
+    session.look = True
     session.push(session.server.status(verb.cid, now))
 
 
 def stats(session: ServedSession, verb: wire.Stats, now: float) -> None:
+    session.look = True
     session.push(session.server.stats(verb.cid, now))
 
 
 def dead(session: ServedSession, verb: wire.Dead, now: float) -> None:
+    session.look = True
     session.push(views.dead(session.server.hub, verb.cid, verb.name, verb.limit))
 
 
 def requeue(session: ServedSession, verb: wire.Requeue, now: float) -> None:
+    session.look = True
     hub = session.server.hub
     letters = [_dead_letter(session, id) for id in dict.fromkeys(verb.ids)]
     hub.inboxes.check_all_room(letters, now)
@@ -148,6 +160,7 @@ def requeue(session: ServedSession, verb: wire.Requeue, now: float) -> None:
 
 
 def drop(session: ServedSession, verb: wire.Drop, now: float) -> None:
+    session.look = True
     hub = session.server.hub
     letters = [_dead_letter(session, id) for id in dict.fromkeys(verb.ids)]
     for entry in letters:

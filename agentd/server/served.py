@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: So long may one client's verbs take in one turn, looked at after so many of them.
+#: So long may one client's verbs hold up all others, looked at after so many of them.
+_SLICE_S: Final = 0.0005
+_LOOK_EVERY: Final = 32
+#: What a client's slices brought about is sent together, unless that takes so long. A write a slice costs a fifth more.
 _TURN_S: Final = 0.005
-_LOOK_EVERY: Final = 64
 #: Who is over its rate again so soon is not told again: it waits.
 _CALM_S: Final = 1.0
 
@@ -43,10 +45,12 @@ class ServedSession(Session):
         self.closed = False
         self.greeted = False
         self.full = False  # so much waits to be sent to it that it must be sent before more is done for it
+        self.look = False  # it is full, or its latest verb was no small one: look before the next
         self._set_aside: list[Any] = []  # verbs that wait: for the answers to those before them, or for room in a rate
         self._held_up_s = 0.0  # its agent is over its rate: so long until there is room
         self._held_up_at = -inf  # when that was last so
         self._until_room: asyncio.TimerHandle | None = None
+        self._turn_began: float | None = None  # slices of its were done whose outcome has not been sent
 
     # What a carrier brings.
 
@@ -100,20 +104,47 @@ class ServedSession(Session):
     def _do(self, verbs: Sequence[Any]) -> None:
         """Handle verbs, but no more at a time than there is room for the answers: a few bytes can ask for megabytes.
         Who is over its rate is not read until there is room; what was read waits, in order."""
-        now = self.server.now()
+        server = self.server
+        now = server.now()
+        others = len(server.dirty)  # what somebody else's turn, in the middle of which this slice comes, has to send
         self._set_aside = self.handle(verbs, now)
+        if self._in_the_middle(now):
+            server.loop.call_soon(self.go_on)
+            return
+        if self._end_turn() or not server.open_turns:
+            server.flush(now)
+        else:
+            server.flush(now, others)
         self.full = False
-        self.server.flush(now)
         if self.closed:
             return
         if self._held_up_s:
             self.stop_reading()
-            self._until_room = self.server.loop.call_later(self._held_up_s, self._has_room)
+            self._until_room = server.loop.call_later(self._held_up_s, self._has_room)
             self._held_up_s = 0.0
         elif self._set_aside:
             self.stop_reading()
             if not self.stalled:
-                self.server.loop.call_soon(self.go_on)
+                server.loop.call_soon(self.go_on)
+
+    def _in_the_middle(self, now: float) -> bool:
+        """Whether it can go on after the others' slices, without what it has done so far being sent."""
+        if not self._set_aside or self.full or self._held_up_s or self.closed or self.stalled:
+            return False
+        if self._turn_began is None:
+            self._turn_began = now
+            self.server.open_turns += 1
+            self.stop_reading()
+            return True
+        return now - self._turn_began < _TURN_S
+
+    def _end_turn(self) -> bool:
+        """Whether there was one: then what it brought about is to be sent."""
+        if self._turn_began is None:
+            return False
+        self._turn_began = None
+        self.server.open_turns -= 1
+        return True
 
     def _has_room(self) -> None:
         self._until_room = None
@@ -123,6 +154,8 @@ class ServedSession(Session):
         """Do what was set aside, and then read again; unless something is still in the way."""
         if self._set_aside and self._may_go_on():
             self._do(self._set_aside)
+        elif self._end_turn():
+            self.server.flush(self.server.now())
         if not self._set_aside and self._may_go_on():
             self.read_on()
 
@@ -137,6 +170,7 @@ class ServedSession(Session):
 
     def wait_no_more(self) -> None:
         """It is over, or what was waited for is not needed any more."""
+        self._end_turn()
         if self._until_room is not None:
             self._until_room.cancel()
             self._until_room = None
@@ -163,12 +197,15 @@ class ServedSession(Session):
                 self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
             if self.closed:
                 break  # what was said behind its end is not done: nobody would undo it
-            if self.full:
-                return list(rest)
+            if self.look:
+                self.look = False
+                if self.full:
+                    return list(rest)
+                looks = 1
             looks -= 1
             if not looks:
                 looks = _LOOK_EVERY
-                if self.server.clock() - now > _TURN_S:
+                if self.server.clock() - now > _SLICE_S:
                     return list(rest)
         return []
 

@@ -29,6 +29,7 @@ from agentd.wire.messages import StatsView, StatusView
 
 log = logging.getLogger(__name__)
 
+_READ_BYTES = 64 * 1024
 #: Connections over the limit that may wait to be told so; more are closed without a word.
 _MAX_TURNED_AWAY = 8
 #: Shortest sleep for a deadline: the loop's clock counts whole milliseconds.
@@ -53,6 +54,8 @@ class Server:
         self.clock: Callable[[], float] = clock.boottime
         self.sessions: set[ServedSession] = set()
         self.dirty: list[ServedSession] = []  # sessions with something to send at the end of this turn
+        self.read_buffer = bytearray(_READ_BYTES)
+        self.open_turns = 0  # sessions whose turn goes on after the others have had a slice of theirs
         self.crowding = Crowding(config.connections)
         self.closing: set[SocketSession] = set()  # over, their sockets not yet
         self.loop: asyncio.AbstractEventLoop
@@ -141,10 +144,11 @@ class Server:
             self.hub.receipts.wall_offset = clock.wall_offset()
         return now
 
-    def flush(self, now: float) -> None:
-        """Send what this turn brought about, and set the timer by what it left to do."""
+    def flush(self, now: float, others: int = 0) -> None:
+        """Send what this turn brought about, and set the timer by what it left to do. The first `others` of those with
+        something to send belong to a turn that is not over."""
         dirty = self.dirty
-        while dirty:
+        while len(dirty) > others:
             dirty.pop().send_pending()
         due = self.hub.deadlines.next()
         if due is not None and due < self._timer_at:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class SocketSession(asyncio.Protocol, ServedSession):
+class SocketSession(asyncio.BufferedProtocol, ServedSession):
     """One connection, from accept to the end of its process or its socket, whichever is first."""
 
     def __init__(self, server: Server) -> None:
@@ -150,6 +150,15 @@ class SocketSession(asyncio.Protocol, ServedSession):
 
     # In.
 
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where to read to: one for all, since what is read is copied out at once. No larger than what can be decoded
+        without holding up the others."""
+        return self.server.read_buffer
+
+    def buffer_updated(self, count: int) -> None:
+        """So much was read."""
+        self.data_received(bytes(memoryview(self.server.read_buffer)[:count]))
+
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         if self.closed:
@@ -205,7 +214,7 @@ class SocketSession(asyncio.Protocol, ServedSession):
             writer = self.writer
             writer.push(message)
             if writer.full:
-                self.full = True
+                self.full = self.look = True
             if not self.dirty:
                 self.dirty = True
                 self.server.dirty.append(self)
