@@ -114,7 +114,8 @@ def _check_agent(hub: Hub, agent: Agent) -> None:
     assert agent.count == len(mail)
     assert agent.bytes == sum(entry.size_bytes for entry in mail)
     assert list(agent.waiting) == sorted(agent.waiting)
-    if agent.waiting:
+    assert agent.held_count == len(agent.detached) + len(held)
+    if agent.waiting and agent.held_count < config.inbox.max_held:
         assert not any(taker.credit > 0 and not taker.stalled for taker in agent.takers), "mail waits for a ready taker"
     for entry in mail:
         assert 1 <= entry.message.attempt <= config.message.max_attempts

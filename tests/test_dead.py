@@ -110,7 +110,7 @@ def test_dead_letters_are_bounded_the_oldest_is_dropped_and_counted(limits: dict
     assert list(taker.agent.dead) == ids[1:]
     assert taker.agent.dead_dropped == 1
     assert world.state(ids[0]) is DEAD
-    assert "1 older dead letter" in views.agent_view(taker.agent, world.now, 100).trouble
+    assert "1 older dead letter" in views.agent_view(taker.agent, world.now, world.config.inbox).trouble
 
 
 def test_a_letter_larger_than_all_room_leaves_only_its_trace() -> None:

@@ -32,6 +32,7 @@ LIMITS = {
     "max_hops": 4,
     "max_body_bytes": 100,
     "inbox__max_messages": 6,
+    "max_held": 4,
     "max_names": 4,
     "max_keys": 2,
     "keep_keys_s": 30.0,

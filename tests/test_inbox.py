@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import FakeSession, World
 
+from agentd.hub import views
 from agentd.hub.receipts import OVERHEAD_BYTES
 from agentd.wire.errors import Backpressure, NoSuchMessage, NotPermitted
 from agentd.wire.messages import Message, State
@@ -356,3 +357,38 @@ def test_order_holds_for_what_comes_back_between_others(world: World, sender: Fa
     world.give_back(taker, third, first)
     world.hub.inboxes.receive(taker, 10)
     assert taker.bodies()[3:] == [b"1", b"2", b"3", b"4"]
+
+
+# Too much in hand.
+
+
+def test_who_holds_too_much_gets_no_more_until_it_settles_some() -> None:
+    world = World(max_held=3)
+    sender, taker = world.join("sender"), world.join("taker", credit=1000)
+    ids = [world.send(sender, "taker", bytes([number])) for number in range(8)]
+    assert taker.bodies() == [b"\x00", b"\x01", b"\x02"]
+    (row,) = [row for row in views.agents(world.hub, 1, world.now).agents if row.trouble]
+    assert (row.name, row.held, row.waiting) == ("taker", 3, 5)
+    assert row.trouble == "holds 3 messages, gets no more until it settles some"
+    world.ack(taker, ids[1])
+    assert taker.bodies()[3:] == [b"\x03"]
+    world.reject(taker, ids[0])
+    assert taker.bodies()[4:] == [b"\x04"]
+    world.nack(taker, ids[2], after_s=60.0)  # it waits, and is in nobody's hands
+    assert taker.bodies()[5:] == [b"\x05"]
+    world.reply(taker, ids[3])
+    world.ack(taker, ids[4], ids[5])
+    assert taker.bodies()[6:] == [b"\x06", b"\x07"]
+    assert not any(row.trouble and "holds" in row.trouble for row in views.agents(world.hub, 1, world.now).agents)
+
+
+def test_sessions_that_share_a_name_hold_together_no_more() -> None:
+    world = World(max_held=3)
+    sender = world.join("sender")
+    team = [world.join("team", share=True, credit=10) for _ in range(2)]
+    for _ in range(6):
+        world.send(sender, "team")
+    assert sum(len(one.held) for one in team) == 3
+    held = next(one for one in team if len(one.held) == 2)
+    world.leave(held)
+    assert len(next(one for one in team if one is not held).held) == 3

@@ -31,6 +31,7 @@ class Mutant(NamedTuple):
 
 
 INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
+RATES = "rates.py"
 
 MUTANTS = [
     Mutant(
@@ -96,6 +97,48 @@ MUTANTS = [
         "agent.count >= inboxes.max_messages",
         "agent.count > inboxes.max_messages",
         "test_inbox.py::test_a_full_inbox_is_backpressure_to_its_senders_alone",
+    ),
+    Mutant(
+        "whoever asks for it holds everything",
+        INBOX,
+        "        while waiting and room > 0:\n",
+        "        while waiting:\n",
+        "test_inbox.py::test_who_holds_too_much_gets_no_more_until_it_settles_some",
+    ),
+    Mutant(
+        "what is settled lets nothing follow",
+        INBOX,
+        "        if full:\n            self.pump(session.agent)\n",
+        "",
+        "test_inbox.py::test_who_holds_too_much_gets_no_more_until_it_settles_some",
+    ),
+    Mutant(
+        "a pause makes room without end",
+        RATES,
+        "        self.room = room if room < self.burst else self.burst\n",
+        "        self.room = room\n",
+        "test_rates.py::test_in_no_span_of_time_does_a_bucket_give_more_than_its_burst_and_its_rate",
+    ),
+    Mutant(
+        "a plain message costs nothing",
+        ROUTER,
+        "        bucket.room = room - 1.0\n",
+        "",
+        "test_rates.py::test_a_burst_is_accepted_and_then_as_much_as_the_rate",
+    ),
+    Mutant(
+        "a new topic is a new rate",
+        RATES,
+        "            if bucket.room >= bucket.burst:\n",
+        "            if True:\n",
+        "test_rates.py::test_changing_the_topic_is_no_way_around_the_rate",
+    ),
+    Mutant(
+        "trouble is never over",
+        RATES,
+        "        return self.count if now - self.at <= LATELY_S else 0\n",
+        "        return self.count\n",
+        "test_rates.py::test_who_is_over_its_rate_is_shown_first_for_a_minute",
     ),
     Mutant(
         "what is held expires",

@@ -44,6 +44,7 @@ class InboxLimits(Section, frozen=True):
 
     max_messages: Count = 10_000
     max_bytes: Bytes = 64 << 20
+    max_held: Count = 8192  # handed out and not settled. Past it nothing more is handed out, whatever is asked for
     max_total_bytes: Bytes = 1 << 30  # all agents together
 
 

@@ -96,6 +96,11 @@ class Agent:
         """Whether nothing would be lost by forgetting it."""
         return not (self.sessions or self.count or self.dead)
 
+    @property
+    def held_count(self) -> int:
+        """How much was handed out and not settled."""
+        return self.count - len(self.waiting) - len(self.delayed)
+
     def requests_under_way(self) -> int:
         """How many of its own still wait for a reply."""
         return sum(len(session.asking) for session in self.sessions)

@@ -33,6 +33,7 @@ class Inboxes:
         self.max_messages = config.inbox.max_messages
         self.max_bytes = config.inbox.max_bytes
         self.max_total_bytes = config.inbox.max_total_bytes
+        self.max_held = config.inbox.max_held
         self._max_attempts = config.message.max_attempts
         self._deadlines = deadlines
         self._receipts = receipts
@@ -74,7 +75,7 @@ class Inboxes:
         agent.bytes += size_bytes
         self.bytes += size_bytes
         takers = agent.takers
-        if takers and not agent.waiting:
+        if takers and not agent.waiting and (agent.count <= self.max_held or agent.held_count <= self.max_held):
             session = takers[0] if len(takers) == 1 else self._taker(agent)
             if session is not None and session.credit > 0 and not session.stalled:
                 # As _hand does, without the call: this is the common case.
@@ -115,9 +116,11 @@ class Inboxes:
         session.push(entry.message)
 
     def pump(self, agent: Agent) -> None:
-        """Send what waits to whoever takes it."""
+        """Send what waits to whoever takes it, as long as it does not hold too much."""
         waiting = agent.waiting
-        while waiting:
+        room = self.max_held - agent.held_count
+        while waiting and room > 0:
+            room -= 1
             session = self._taker(agent)
             if session is None:
                 return
@@ -156,6 +159,7 @@ class Inboxes:
         done: list[Entry] = []
         undelivered = freed = 0
         refusal: NoSuchMessage | None = None
+        full = session.agent.waiting and session.agent.held_count >= self.max_held
         for id in ids:
             entry = held.get(id)
             if entry is None:
@@ -191,6 +195,8 @@ class Inboxes:
             counts.delivered += undelivered
             counts.acked += len(done)
             self._receipts.retain(agent.ended, done, now)
+        if full:
+            self.pump(session.agent)
         if refusal is not None:
             raise refusal
         return count
@@ -218,6 +224,7 @@ class Inboxes:
         """Never: a dead letter."""
         entry = self._unfinished(session, id)
         self._die(entry, now, session.name, reason or "rejected", rejected=True)
+        self.pump(session.agent)
 
     def give_back(self, session: Session, ids: list[int], now: float) -> int:
         """Not wanted after all; no attempt counted. How many came back: what is held by nobody here can't."""

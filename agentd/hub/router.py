@@ -212,6 +212,7 @@ class Router:
             self._requests.answer(parent, entry)
         if parent.state not in ENDED:
             self._inboxes.finish(parent, now, session.name)
+            self._inboxes.pump(session.agent)
 
     def _reachable(self, sender: str) -> Agent:
         try:

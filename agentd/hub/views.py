@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentd.host.config import InboxLimits
 from agentd.hub.agents import Agent
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import Entry
@@ -27,7 +28,7 @@ def _accepted_at(entry: Entry) -> float:
     return entry.trail[0][1]
 
 
-def agent_view(agent: Agent, now: float, limit_messages: int) -> AgentView:
+def agent_view(agent: Agent, now: float, limits: InboxLimits) -> AgentView:
     """One agent's row."""
     held = agent.held()
     oldest = next(iter(agent.waiting.values()), None)
@@ -44,7 +45,7 @@ def agent_view(agent: Agent, now: float, limit_messages: int) -> AgentView:
         bytes=agent.bytes,
         oldest_s=oldest_s,
         seen_s=0.0 if agent.sessions else max(0.0, now - agent.seen),
-        trouble=_trouble(agent, now, oldest_s, limit_messages),
+        trouble=_trouble(agent, now, oldest_s, limits),
         limited=agent.limited.seen(now),
         refused=agent.refused.seen(now),
         requests=agent.requests_under_way(),
@@ -52,13 +53,15 @@ def agent_view(agent: Agent, now: float, limit_messages: int) -> AgentView:
     )
 
 
-def _trouble(agent: Agent, now: float, oldest_s: float | None, limit_messages: int) -> str:
+def _trouble(agent: Agent, now: float, oldest_s: float | None, limits: InboxLimits) -> str:
     """What somebody should look at, or nothing. What was refused is shown for a minute, the rest while it lasts."""
     found = []
     if agent.limited.seen(now):
         found.append(f"over its rate {now - agent.limited.at:.0f} s ago")
-    if agent.count >= limit_messages:
+    if agent.count >= limits.max_messages:
         found.append("inbox full")
+    if agent.held_count >= limits.max_held:
+        found.append(f"holds {_count(agent.held_count, 'message')}, gets no more until it settles some")
     if refused := agent.refused.seen(now):
         found.append(f"{_count(refused, 'send', 'refused')}, the last {now - agent.refused.at:.0f} s ago")
     if agent.dead:
@@ -79,7 +82,7 @@ def _count(number: int, noun: str, more: str = "") -> str:
 def agents(hub: Hub, cid: int, now: float) -> AgentsView:
     """All agents: those over their rate first, then others in trouble, then live ones, then by name."""
     rows = [
-        agent_view(agent, now, hub.config.inbox.max_messages)
+        agent_view(agent, now, hub.config.inbox)
         for agent in hub.agents.by_name.values()
         # A connection without a name is an agent only while something is due to it, or to be said of it.
         if not agent.unnamed or agent.count or agent.limited.seen(now)
