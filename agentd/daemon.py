@@ -15,6 +15,7 @@ import uvloop
 
 from agentd.host.activation import check_same_place, inherited_sockets
 from agentd.host.arguments import VERSION, Settings, parse_arguments
+from agentd.host.counters import Counters
 from agentd.host.directories import lock_directory, prepare_directory
 from agentd.host.logs import finish_logging, start_logging
 from agentd.host.notify import Notifier, watchdog_s
@@ -73,7 +74,8 @@ def _run(settings: Settings) -> int:
         )
     )
     keeper = Keeper(settings.state_dir)
-    server = Server(config, hub, lanes, keeper, settings.socket, max_connections)
+    counters = Counters(settings.runtime_dir, os.getuid(), config.stats.max_agents)
+    server = Server(config, hub, lanes, keeper, settings.socket, max_connections, counters)
     notifier = Notifier(os.environ)
     if notifier:
         server.supervision = Supervision(notifier, watchdog_s(os.environ, os.getpid()), server.summary)
@@ -88,11 +90,12 @@ def _run(settings: Settings) -> int:
     inode = inode_of(settings.socket) if inherited.main is None else None  # what we did not make stays
     try:
         keeper.restore(hub, server.now())
-        _say_what_is(settings, keeper, lanes, max_connections)
+        _say_what_is(settings, keeper, lanes, counters, max_connections)
         gc.freeze()  # what is there now stays: the collector need not look at it again
         uvloop.run(_serve(server, sock, door, stops))
     finally:
         inherited.close()
+        counters.close()
         remove_socket(settings.socket, inode)
         for lock in reversed(locks):
             os.close(lock)
@@ -117,7 +120,7 @@ async def _serve(server: Server, sock: socket.socket, door: GrantsDoor | None, s
         server.keep()  # while the loop still holds the signals: a second one must not cut this short
 
 
-def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, max_connections: int) -> None:
+def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, counters: Counters, max_connections: int) -> None:
     if is_shared_place(str(settings.runtime_dir), os.getuid()):
         log.warning(
             "no XDG_RUNTIME_DIR: the socket lies in %s, which does not end with the login", settings.runtime_dir
@@ -126,6 +129,8 @@ def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, max_connectio
     log.info("Persistence: %s", keeper.persistence)
     for lane in lanes.views():
         log.info("lane %s: %s", lane.lane.value, lane.reason if lane.open else f"unavailable, {lane.reason}")
+    if counters.reason:
+        log.warning("no counters in shared memory, `agentctl stats` has to ask: %s", counters.reason)
     if max_connections < settings.config.connections.max_connections:
         log.warning(
             "the limit of open files allows %d connections, %d are configured",

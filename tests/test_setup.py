@@ -199,5 +199,5 @@ def test_groups_of_requirements() -> None:
         return {re.split("[<>=]", line)[0] for line in lines}
 
     assert required("build") == {"meson-python", "meson", "ninja"}
-    assert required("run") == {"click", "msgspec", "psutil", "uvloop"}
+    assert required("run") == {"click", "msgspec", "posix_ipc", "psutil", "uvloop"}
     assert "pytest" in required("test")

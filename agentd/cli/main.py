@@ -37,7 +37,7 @@ PANELS: Final = {
     "Care": ["daemon", "config", "schema", "guide", "version"],
 }
 #: Verbs that have a module of their own.
-_OWN: Final = ("daemon",)
+_OWN: Final = ("daemon", "stats")
 _MODULE: Final = {name: name if name in _OWN else panel.lower() for panel, names in PANELS.items() for name in names}
 
 INTERRUPTED: Final = 130

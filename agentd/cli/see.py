@@ -1,4 +1,4 @@
-"""The panel See: the daemon, its counters, its lanes, and what could not be delivered."""
+"""The panel See: the daemon, its lanes, and what could not be delivered. Its counters are in stats.py."""
 
 from __future__ import annotations
 
@@ -47,37 +47,13 @@ def _status(view: StatusView) -> list[tuple[str, str]]:
     ]
 
 
-@verb("agentctl stats\nagentctl stats --json")
-def stats(call: Call) -> int:
-    """Show what was counted since the daemon started."""
-    with call.connect() as me:
-        view = me.stats()
-    if call.as_json:
-        show.emit_view(view)
-        return 0
-    trouble = ("dead", "expired", "refused", "missed")
-    names = [*trouble, *(name for name in view.__struct_fields__ if name not in ("cid", *trouble))]
-    show.say(*show.pairs([(_spoken(name), _value(name, getattr(view, name))) for name in names]))
-    return 0
-
-
-def _spoken(name: str) -> str:
-    return {"up_s": "up", "rss_bytes": "memory", "cpu_s": "processor time", "fds": "open files"}.get(
-        name, name.replace("_", " ")
-    )
-
-
-def _value(name: str, value: float) -> str:
-    if name.endswith("_bytes"):
-        return show.size(int(value))
-    if name.endswith("_s"):
-        return show.span(value)
-    return show.paint(str(value), "red") if name == "dead" and value else str(value)
-
-
 @verb("agentctl lanes\nagentctl lanes --json")
 def lanes(call: Call) -> int:
-    """Show which lanes are open, and why the others are not."""
+    """Show which lanes are open, why the others are not, and how long messages took beside what they should take.
+
+    Own: the daemon's time for a verb. End to end: from acceptance to delivery. A ! marks what misses the lane's aim,
+    which is for its own time on normal and low, end to end on critical and high.
+    """
     with call.connect() as me:
         found: list[LaneView] = me.status().lanes
     if call.as_json:
@@ -85,9 +61,28 @@ def lanes(call: Call) -> int:
 
         show.emit({"lanes": [to_object(lane) for lane in found]})
         return 0
-    rows = [[str(lane.lane), "open" if lane.open else "closed", show.cell(lane.reason)] for lane in found]
-    show.say(*show.table(["lane", "state", "why"], sorted(rows, key=lambda row: row[1] == "open")))
+    rows = [_lane(lane) for lane in sorted(found, key=lambda lane: lane.open)]
+    show.say(*show.table(["lane", "state", "cores", "aim", "own p50", "p99", "end to end p50", "p99", "why"], rows))
+    if any(lane.open and lane.aim_s is not None and not _measured(lane) for lane in found):
+        show.say("Nothing was measured yet where there is no figure.")
     return 0
+
+
+def _lane(lane: LaneView) -> list[str]:
+    """A row; what misses its aim is red."""
+    times: list[str] = []
+    for kind, found in (("own_time", lane.own_time), ("latency", lane.latency)):
+        for took_s in (found.p50_s, found.p99_s) if found is not None and found.count else (None, None):
+            missed = took_s is not None and lane.aim_s is not None and lane.aim_of == kind and took_s > lane.aim_s
+            text = "" if took_s is None else show.short_span(took_s) + "!" * missed
+            times.append(text)
+    aim = "" if lane.aim_s is None else show.short_span(lane.aim_s)
+    state = "open" if lane.open else "closed"
+    return [str(lane.lane), state, lane.cores if lane.open else "", aim, *times, show.cell(lane.reason)]
+
+
+def _measured(lane: LaneView) -> bool:
+    return any(found is not None and found.count for found in (lane.own_time, lane.latency))
 
 
 @verb("agentctl dead list\nagentctl dead list builder", name="list")

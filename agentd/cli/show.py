@@ -162,6 +162,16 @@ def span(seconds: float) -> str:
     return " ".join(out[:2])
 
 
+def short_span(seconds: float) -> str:
+    """A duration as machines measure it: 740 ns, 12.3 µs, 4.56 ms, then as `span`."""
+    if seconds >= 10:
+        return span(seconds)
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
+        if seconds >= scale or unit == "ns":
+            return f"{seconds / scale:.3g} {unit}"
+    return ""
+
+
 def size(size_bytes: int) -> str:
     """A number of bytes."""
     if size_bytes < 10_000:

@@ -121,6 +121,22 @@ class LogSettings(Section, frozen=True):
     max_file_bytes: Bytes = 1 << 20
 
 
+class AimSettings(Section, frozen=True):
+    """[aims]: what a message should take on each lane, in µs: end to end for the direct ones, the daemon's own time for
+    the others. Only shown, by `agentctl lanes`, beside what was measured."""
+
+    critical_us: Annotated[float, Meta(gt=0)] = 0.1
+    high_us: Annotated[float, Meta(gt=0)] = 1.0
+    normal_us: Annotated[float, Meta(gt=0)] = 10.0
+    low_us: Annotated[float, Meta(gt=0)] = 100.0
+
+
+class StatsLimits(Section, frozen=True):
+    """[stats]: the counters in shared memory. Past it: the busiest agents have a row, the others none."""
+
+    max_agents: Annotated[int, Meta(ge=1, le=100_000)] = 256
+
+
 class Config(Struct, forbid_unknown_fields=True, frozen=True):
     """All of it."""
 
@@ -133,6 +149,8 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     topics: TopicLimits = TopicLimits()
     connections: ConnectionLimits = ConnectionLimits()
     shutdown: ShutdownLimits = ShutdownLimits()
+    stats: StatsLimits = StatsLimits()
+    aims: AimSettings = AimSettings()
     log: LogSettings = LogSettings()
 
 

@@ -12,6 +12,7 @@ from agentd.hub.deadlines import Deadline, Deadlines
 from agentd.hub.rates import Bucket, Lately, TopicBuckets
 from agentd.hub.receipts import Entry, Receipts, Retention
 from agentd.hub.session import Session
+from agentd.hub.tally import Tally
 from agentd.wire.errors import LimitReached, NameInUse, NoSuchAgent, NotPermitted
 from agentd.wire.names import ANONYMOUS, check_name, id_text
 
@@ -55,6 +56,7 @@ class Agent:
         "seen",
         "sessions",
         "takers",
+        "tally",
         "topic_buckets",
         "unannounced",
         "unnamed",
@@ -83,6 +85,7 @@ class Agent:
         self.keys: OrderedDict[str, UsedKey] = OrderedDict()  # idempotency keys it used, as a sender
         self.announced = 0  # the highest id that `agentctl inbox --notice` has passed
         self.unannounced: set[int] = set()  # those below it that it has still to announce
+        self.tally = Tally()
         self.ended = ended
         self.forgetting: Deadline | None = None  # when somebody looks whether it can be forgotten
 
@@ -124,6 +127,14 @@ class Agents:
         self.by_name: dict[str, Agent] = {}
         self.named = 0  # how many of them have a name of their own
         self._anonymous = 0
+
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {
+            "known": len(self.by_name),
+            "named": self.named,
+            "live": sum(agent.live for agent in self.by_name.values()),
+        }
 
     def get(self, name: str) -> Agent:
         """The agent of that name, or NoSuchAgent with the nearest one."""

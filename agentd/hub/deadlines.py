@@ -41,6 +41,10 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"waiting": len(self), "cancelled": self._cancelled}
+
     def add(self, at: float, action: Callable[[float], None]) -> Deadline:
         """Call `action(now)` once `now` has reached `at`."""
         self._number += 1

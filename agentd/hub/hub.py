@@ -61,6 +61,7 @@ class Hub:
         if agent.bucket is None:
             agent.bucket = self.rates.bucket(now)
         session.bucket = agent.bucket
+        session.tally = agent.tally
         session.name = agent.name
         session.joined = True
         self.sessions.add(session)
@@ -102,3 +103,15 @@ class Hub:
         agent.seen = now
         self.facts.left(session, now, why)
         self.agents.watch_idle(agent, now)
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """How much there is in each registry, now."""
+        return {
+            "agents": self.agents.statistics(),
+            "inboxes": self.inboxes.statistics(),
+            "receipts": self.receipts.statistics(),
+            "requests": self.requests.statistics(),
+            "topics": self.topics.statistics(),
+            "rates": self.rates.statistics(),
+            "deadlines": self.deadlines.statistics(),
+        }

@@ -17,6 +17,7 @@ from agentd.hub.receipts import ACKED, DELIVERED, ENDED, EXPIRED, Entry, Receipt
 from agentd.hub.requests import Requests
 from agentd.hub.session import Session
 from agentd.wire.errors import Backpressure, NoSuchMessage, NotPermitted
+from agentd.wire.messages import State
 from agentd.wire.names import id_text
 
 #: A sender that was refused for want of room should try again after so long: soon where somebody takes the mail.
@@ -40,6 +41,10 @@ class Inboxes:
         self._requests = requests
         self._dead = dead
         self.bytes = 0  # of all inboxes
+
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"bytes": self.bytes}
 
     def check_room(self, agent: Agent, size_bytes: int, now: float) -> None:
         """Backpressure to this sender alone, if the message has no room."""
@@ -157,7 +162,8 @@ class Inboxes:
         delivered, acked = (DELIVERED, now, name, ""), (ACKED, now, name, "")
         count = 0
         done: list[Entry] = []
-        undelivered = freed = 0
+        undelivered = freed = run = 0
+        mark: tuple[State, float, str, str] | None = None
         refusal: NoSuchMessage | None = None
         full = session.agent.waiting and session.agent.held_count >= self.max_held
         for id in ids:
@@ -180,7 +186,12 @@ class Inboxes:
             entry.holder = None
             entry.state = ACKED
             if state is not DELIVERED:
+                if entry.trail[0] is not mark:  # what was accepted in one turn is counted at once
+                    if mark is not None:
+                        self._receipts.counts.took(session.tally, now - mark[1], run)
+                    mark, run = entry.trail[0], 0
                 entry.trail.append(delivered)
+                run += 1
                 undelivered += 1
             entry.trail.append(acked)
             entry.message.body = b""
@@ -191,9 +202,13 @@ class Inboxes:
             agent.count -= len(done)
             agent.bytes -= freed
             self.bytes -= freed
-            counts = self._receipts.counts
+            counts, tally = self._receipts.counts, session.tally
+            if mark is not None:
+                counts.took(tally, now - mark[1], run)
             counts.delivered += undelivered
             counts.acked += len(done)
+            tally.delivered += undelivered
+            tally.acked += len(done)
             self._receipts.retain(agent.ended, done, now)
         if full:
             self.pump(session.agent)

@@ -125,6 +125,10 @@ class Rates:
         self._limits = limits
         self.limited = 0  # how often anybody was, since start
 
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"limited": self.limited}
+
     def bucket(self, now: float) -> Bucket:
         """A fresh agent's."""
         return Bucket(self._limits.messages_per_s, self._limits.messages_burst, now)

@@ -18,6 +18,8 @@ from msgspec import Struct
 
 from agentd.host.config import TraceLimits
 from agentd.hub.deadlines import Deadline, Deadlines
+from agentd.hub.histogram import Histogram
+from agentd.hub.tally import Tally
 from agentd.wire import messages as wire
 from agentd.wire.errors import NoSuchMessage
 from agentd.wire.messages import Message, Receipt, State, TraceView, Transition
@@ -100,6 +102,7 @@ class Counts:
         "delivered",
         "events",
         "expired",
+        "latency",
         "missed",
         "published",
         "refused",
@@ -116,6 +119,13 @@ class Counts:
         self.published = 0
         self.events = 0
         self.missed = 0
+        self.latency = Histogram()  # from acceptance to delivery, of messages to agents
+
+    def took(self, tally: Tally, latency_s: float, count: int = 1) -> None:
+        """So many messages to this agent were delivered after so long."""
+        latency_ns = int(latency_s * 1e9)
+        self.latency.record(latency_ns, count)
+        tally.took(latency_ns, count)
 
 
 class Retention:
@@ -142,11 +152,19 @@ class Receipts:
         self.tap: Tap | None = None  # while somebody listens to the daemon's facts
         self.wall_offset = 0.0  # the server keeps it right; seconds since 1970 = now + wall_offset
 
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"messages": len(self.entries), "tapped": int(self.tap is not None)}
+
     def delivered(self, entry: Entry, now: float, who: str, note: str = "") -> None:
         """The receiving library took it for its application."""
         entry.state = DELIVERED
         entry.trail.append((DELIVERED, now, who, note))
         self.counts.delivered += 1
+        tally = entry.agent.tally
+        tally.delivered += 1
+        if entry.message.attempt == 1:
+            self.counts.took(tally, now - entry.trail[0][1])
         if entry.watchers is not None:
             self._tell(entry, now, "")
         if self.tap is not None:
@@ -176,12 +194,16 @@ class Receipts:
             self.tap(state, entry, now, who, note)
         if state is not DEAD:
             entry.message.body = b""
+        tally = entry.agent.tally
         if state is ACKED:
             self.counts.acked += 1
+            tally.acked += 1
         elif state is EXPIRED:
             self.counts.expired += 1
+            tally.expired += entry.topic is None  # an event's agent is its publisher
         else:
             self.counts.dead += 1
+            tally.dead += 1
             return  # kept as a dead letter; `retain` comes when it is dropped
         self.retain(entry.agent.ended, [entry], now)
 

@@ -20,6 +20,7 @@ class Requests:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
+        self.opened = 0
         self.withdraw: Withdraw  # Inboxes.withdraw; set by the hub, since the two need each other
 
     def open(self, entry: Entry, session: Session, cid: int, until: float) -> None:
@@ -28,6 +29,11 @@ class Requests:
         entry.asking_until = self._deadlines.add(until, lambda now: self._time_out(entry, now))
         entry.agent.requests[entry.message.id] = entry
         session.asking[cid] = entry
+        self.opened += 1
+
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"open": self.opened}
 
     def close(self, entry: Entry) -> tuple[Session, int]:
         """Nobody waits for this one any more; who did."""
@@ -38,6 +44,7 @@ class Requests:
         entry.asking_until = None
         del entry.agent.requests[entry.message.id]
         del session.asking[cid]
+        self.opened -= 1
         return session, cid
 
     def answer(self, entry: Entry, reply: Entry) -> None:

@@ -101,6 +101,9 @@ class Router:
         receipts.entries[id] = entry
         receipts.counts.accepted += 1
         receipts.counts.accepted_bytes += length
+        tally = session.tally
+        tally.sent += 1
+        tally.bytes += length
         if verb.cid:
             session.accept(verb.cid, id, at, "" if agent.takers else KEPT_NOTE.format(agent.name))
         inboxes.put(entry)
@@ -130,7 +133,7 @@ class Router:
             raise
         if not known:
             self._agents.watch_idle(agent, now)
-        self._admit(entry)
+        self._admit(session, entry)
         if options.key is not None:
             self._remember(session.agent, options.key, entry, now)
         if options.ttl is not None:
@@ -163,7 +166,7 @@ class Router:
         details.reply_by = now + self._receipts.wall_offset + verb.timeout
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         self._inboxes.check_room(agent, entry.size_bytes, now)
-        self._admit(entry)
+        self._admit(session, entry)
         self._requests.open(entry, session, verb.cid, now + verb.timeout)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
@@ -199,7 +202,7 @@ class Router:
             self._inboxes.check_room(agent, entry.size_bytes, now)
         else:
             self._inboxes.check_room_for_answer(agent, entry.size_bytes, now)
-        self._admit(entry)
+        self._admit(session, entry)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
         self._accepted(session, verb.cid, entry, named=asked is None)
@@ -232,7 +235,7 @@ class Router:
         details = self._details(options, now) or Details()
         details.topic = topic
         entry = self._entry(session, session.agent, verb.content, verb.body, details, now)
-        self._admit(entry)
+        self._admit(session, entry)
         reached, refused = self._topics.publish(entry, now)
         if verb.cid:
             at = entry.message.sent_at
@@ -291,7 +294,7 @@ class Router:
             "message.max_body_bytes sets the limit; put larger things into a file and send its path.",
         )
 
-    def _admit(self, entry: Entry) -> None:
+    def _admit(self, session: Session, entry: Entry) -> None:
         """From here on the message exists."""
         receipts = self._receipts
         id = entry.message.id
@@ -300,6 +303,8 @@ class Router:
         counts = receipts.counts
         counts.accepted += 1
         counts.accepted_bytes += entry.body_bytes
+        session.tally.sent += 1
+        session.tally.bytes += entry.body_bytes
 
     def _accepted(self, session: Session, cid: int, entry: Entry, *, named: bool = True) -> None:
         if cid:

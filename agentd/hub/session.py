@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agentd.hub.agents import Agent
     from agentd.hub.rates import Bucket
     from agentd.hub.receipts import Entry
+    from agentd.hub.tally import Tally
     from agentd.hub.topics import Subscription
 
 
@@ -22,6 +23,7 @@ class Session:
 
     agent: Agent  # set by the hub's join
     bucket: Bucket  # its agent's
+    tally: Tally  # its agent's
     name: str
     provenance = ""  # what the kernel says of the process: "uid 1000 pid 4711 (aider)"
     pid: int | None = None

@@ -41,6 +41,10 @@ class Topics:
         self._matching: dict[str, tuple[Subscription, ...]] = {}  # by topic; emptied at each change
         self.changed: Callable[[], None] = _nobody_cares  # called when subscriptions came or went
 
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"subscriptions": len(self.subscriptions), "topics_cached": len(self._matching)}
+
     def subscribe(self, session: Session, pattern: str, start: str, name: str | None) -> Subscription:
         """Events from now on."""
         check_pattern(pattern)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import Final
 
 from agentd.host.config import InboxLimits
 from agentd.hub.agents import Agent
+from agentd.hub.histogram import Histogram
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import Entry
 from agentd.wire.bodies import Content
-from agentd.wire.messages import AgentsView, AgentView, DeadLetter, DeadView, InboxView, MailView
+from agentd.wire.messages import AgentsView, AgentView, DeadLetter, DeadView, FlowView, InboxView, Latency, MailView
 
 _PREVIEW_CHARACTERS: Final = 80
 _STUCK_S: Final = 60.0
@@ -31,8 +33,7 @@ def _accepted_at(entry: Entry) -> float:
 def agent_view(agent: Agent, now: float, limits: InboxLimits) -> AgentView:
     """One agent's row."""
     held = agent.held()
-    oldest = next(iter(agent.waiting.values()), None)
-    oldest_s = None if oldest is None else max(0.0, now - _accepted_at(oldest))
+    oldest_s = _oldest_s(agent, now)
     first = agent.takers[0] if agent.takers else (agent.sessions[0] if agent.sessions else None)
     return AgentView(
         name=agent.name,
@@ -138,6 +139,70 @@ def dead(hub: Hub, cid: int, name: str | None, limit: int) -> DeadView:
         for entry in entries[:limit]
     ]
     return DeadView(cid, len(entries), letters)
+
+
+def latency(histogram: Histogram | None) -> Latency:
+    """What was measured, as it is shown."""
+    if histogram is None or not histogram.count:
+        return Latency()
+    p50, p90, p99, p999 = (found / 1e9 for found in histogram.quantiles(0.5, 0.9, 0.99, 0.999))
+    return Latency(histogram.count, p50, p90, p99, p999, histogram.longest_ns / 1e9)
+
+
+def lane_flow(hub: Hub, now: float, name: str) -> FlowView:
+    """The row of the lane whose messages lie in the hub's inboxes."""
+    counts = hub.receipts.counts
+    waiting, held, _ = totals(hub)
+    ages = [age for agent in hub.agents.by_name.values() if (age := _oldest_s(agent, now)) is not None]
+    return FlowView(
+        name,
+        counts.accepted,
+        counts.delivered,
+        counts.acked,
+        counts.dead,
+        counts.expired,
+        counts.refused,
+        counts.accepted_bytes,
+        waiting + held,
+        max(ages, default=None),
+        latency(counts.latency),
+    )
+
+
+def flows(hub: Hub, now: float, limit: int) -> list[FlowView]:
+    """The rows of so many agents, the busiest first."""
+    agents = list(hub.agents.by_name.values())
+    if len(agents) > limit:
+        agents = heapq.nlargest(limit, agents, key=_business)
+    else:
+        agents.sort(key=_business, reverse=True)
+    return [_flow(agent, now) for agent in agents]
+
+
+def _business(agent: Agent) -> int:
+    return agent.tally.sent + agent.tally.delivered + agent.count
+
+
+def _flow(agent: Agent, now: float) -> FlowView:
+    tally = agent.tally
+    return FlowView(
+        agent.name,
+        tally.sent,
+        tally.delivered,
+        tally.acked,
+        tally.dead,
+        tally.expired,
+        tally.refused,
+        tally.bytes,
+        agent.count,
+        _oldest_s(agent, now),
+        latency(tally.latency),
+    )
+
+
+def _oldest_s(agent: Agent, now: float) -> float | None:
+    oldest = next(iter(agent.waiting.values()), None)
+    return None if oldest is None else max(0.0, now - _accepted_at(oldest))
 
 
 def totals(hub: Hub) -> tuple[int, int, int]:

@@ -34,6 +34,14 @@ class Crowding:
         self.turned_away = 0  # connections that were refused or ended because there were too many, or too much
         self._lately = Lately()
 
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {
+            "half_open": len(self.half_open),
+            "unfinished_bytes": self.unfinished_bytes,
+            "turned_away": self.turned_away,
+        }
+
     def opened(self, session: SocketSession, now: float) -> None:
         """A connection that has not said hello."""
         self.half_open[session] = None

@@ -141,7 +141,7 @@ def status(session: ServedSession, verb: wire.Status, now: float) -> None:
 
 def stats(session: ServedSession, verb: wire.Stats, now: float) -> None:
     session.look = True
-    session.push(session.server.stats(verb.cid, now))
+    session.push(session.server.measures.stats(verb.cid, now, agents=verb.agents))
 
 
 def dead(session: ServedSession, verb: wire.Dead, now: float) -> None:

@@ -109,6 +109,7 @@ class ServedSession(Session):
         others = len(server.dirty)  # what somebody else's turn, in the middle of which this slice comes, has to send
         self._set_aside = self.handle(verbs, now)
         if self._in_the_middle(now):
+            server.measures.turn_took(now, len(verbs) - len(self._set_aside))
             server.loop.call_soon(self.go_on)
             return
         if self._end_turn() or not server.open_turns:
@@ -116,6 +117,7 @@ class ServedSession(Session):
         else:
             server.flush(now, others)
         self.full = False
+        server.measures.turn_took(now, len(verbs) - len(self._set_aside))
         if self.closed:
             return
         if self._held_up_s:
@@ -212,6 +214,8 @@ class ServedSession(Session):
     def _refuse(self, verb: Any, error: AgentdError, now: float) -> None:
         hub = self.server.hub
         hub.receipts.counts.refused += 1
+        if self.joined:
+            self.tally.refused += 1
         self.refuse(getattr(verb, "cid", 0), error)
         hub.facts.refused(self, type(verb), error, now)
 

@@ -14,18 +14,19 @@ from pathlib import Path
 from agentd.host import clock
 from agentd.host.arguments import VERSION
 from agentd.host.config import Config
-from agentd.host.process import usage
+from agentd.host.counters import Counters
 from agentd.hub import views
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.server.crowding import Crowding
 from agentd.server.keeper import Keeper
 from agentd.server.listener import BACKLOG
+from agentd.server.measures import Measures
 from agentd.server.reaper import Reaper
 from agentd.server.served import ServedSession
 from agentd.server.session import SocketSession
 from agentd.server.supervision import Supervision
-from agentd.wire.messages import StatsView, StatusView
+from agentd.wire.messages import StatusView
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,14 @@ class Server:
     """Everything between the sockets and the hub. All of it runs in one loop, without a lock."""
 
     def __init__(
-        self, config: Config, hub: Hub, lanes: Lanes, keeper: Keeper, socket_path: Path, max_connections: int
+        self,
+        config: Config,
+        hub: Hub,
+        lanes: Lanes,
+        keeper: Keeper,
+        socket_path: Path,
+        max_connections: int,
+        counters: Counters | None = None,
     ) -> None:
         self.config = config
         self.hub = hub
@@ -61,11 +69,11 @@ class Server:
         self.loop: asyncio.AbstractEventLoop
         self.reaper: Reaper
         self.supervision: Supervision | None = None  # under a service manager only
+        self.measures = Measures(self, counters)
         self._keeper = keeper
         self._socket_path = socket_path
         self._max_connections = max_connections
         self._turned_away: set[ServedSession] = set()
-        self._started = self.clock()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._quiet: asyncio.Event
@@ -96,6 +104,7 @@ class Server:
             self._timer.cancel()
         if self.supervision is not None:
             self.supervision.close()
+        self.measures.close()
 
     # Sessions.
 
@@ -157,6 +166,7 @@ class Server:
             self._quiet.set()
         if self.supervision is not None:
             self.supervision.something_happened()
+        self.measures.changed(now)
 
     def _arm(self) -> None:
         due = self.hub.deadlines.next()
@@ -221,7 +231,7 @@ class Server:
             VERSION,
             os.getpid(),
             self.boot,
-            now - self._started,
+            self.measures.up_s,
             str(self._socket_path),
             self._keeper.persistence,
             self.hub.agents.named,
@@ -231,8 +241,12 @@ class Server:
             held,
             dead,
             self.hub.router.draining,
-            self.lanes.views(),
+            self.measures.lane_views(),
         )
+
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"sessions": len(self.sessions), "closing": len(self.closing), "turned_away": len(self._turned_away)}
 
     def summary(self) -> str:
         """The daemon in a line, trouble first, as the service manager shows it."""
@@ -240,32 +254,3 @@ class Server:
         live = sum(agent.live for agent in self.hub.agents.by_name.values())
         parts = [f"{dead} dead letters"] * bool(dead) + [f"{live} agents", f"{waiting} waiting", f"{held} held"]
         return ", ".join(parts)
-
-    def stats(self, cid: int, now: float) -> StatsView:
-        """Counters since start, gauges now."""
-        counts = self.hub.receipts.counts
-        waiting, held, _ = views.totals(self.hub)
-        used = usage()
-        return StatsView(
-            cid,
-            now - self._started,
-            counts.accepted,
-            counts.delivered,
-            counts.acked,
-            counts.expired,
-            counts.dead,
-            counts.refused,
-            counts.published,
-            counts.events,
-            counts.missed,
-            counts.accepted_bytes,
-            waiting,
-            held,
-            len(self.hub.receipts.entries),
-            len(self.sessions),
-            used.rss_bytes,
-            used.cpu_s,
-            used.fds,
-            self.hub.rates.limited,
-            self.crowding.turned_away,
-        )

@@ -201,9 +201,10 @@ class Status(Struct, array_like=True, tag=34):
 
 
 class Stats(Struct, array_like=True, tag=35):
-    """Counters since start. Answered by StatsView."""
+    """Counters since start, with a row for each agent if it is asked for. Answered by StatsView."""
 
     cid: Cid
+    agents: bool = False
 
 
 class Dead(Struct, array_like=True, tag=36):

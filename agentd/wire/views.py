@@ -85,12 +85,44 @@ class TraceView(Struct, array_like=True, tag=92):
     hops: int = 0
 
 
+class Latency(Struct, array_like=True):
+    """How long something took, in seconds, of how many; all 0 when it was never measured."""
+
+    count: int = 0
+    p50_s: float = 0.0
+    p90_s: float = 0.0
+    p99_s: float = 0.0
+    p999_s: float = 0.0
+    longest_s: float = 0.0
+
+
 class LaneView(Struct, array_like=True):
-    """One lane: open, or why not."""
+    """One lane: open, or why not; what it should take, and what it took."""
 
     lane: Priority
     open: bool
     reason: str
+    cores: str = "any"  # where its threads run
+    aim_s: float | None = None
+    aim_of: str = ""  # which of the two the aim is for: `own_time` or `latency`
+    own_time: Latency | None = None  # the daemon's own, a verb
+    latency: Latency | None = None  # from acceptance to delivery
+
+
+class FlowView(Struct, array_like=True):
+    """What went through a lane, or from and to an agent, since the daemon started; and what is there now."""
+
+    name: str
+    sent: int
+    delivered: int
+    acked: int
+    dead: int
+    expired: int
+    refused: int
+    bytes: int
+    depth: int  # waiting and held
+    oldest_s: float | None  # of those
+    latency: Latency
 
 
 class StatusView(Struct, array_like=True, tag=93):
@@ -137,6 +169,10 @@ class StatsView(Struct, array_like=True, tag=94):
     fds: int
     limited: int = 0  # how often an agent was over its rate
     turned_away: int = 0  # connections refused or ended because there were too many, or held too much
+    lanes: list[FlowView] = []
+    agents: list[FlowView] = []  # if they were asked for
+    pid: int = 0
+    registries: dict[str, dict[str, int]] = {}  # how much there is in each part of the daemon: what leaks grows here
 
 
 class DeadLetter(Struct, array_like=True):

@@ -347,9 +347,9 @@ class Client:
         view: wire.StatusView = self.drive(self.verbs.call(wire.Status))
         return view
 
-    def stats(self) -> wire.StatsView:
-        """Its counters."""
-        view: wire.StatsView = self.drive(self.verbs.call(wire.Stats))
+    def stats(self, *, agents: bool = False) -> wire.StatsView:
+        """Its counters; with `agents` a row for each of the busiest."""
+        view: wire.StatsView = self.drive(self.verbs.call(wire.Stats, agents))
         return view
 
     def dead(self, name: str | None = None, limit: int = 100) -> wire.DeadView:

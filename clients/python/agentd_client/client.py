@@ -323,9 +323,9 @@ class Client:
         view: wire.StatusView = await drive(self.verbs.call(wire.Status))
         return view
 
-    async def stats(self) -> wire.StatsView:
-        """Its counters."""
-        view: wire.StatsView = await drive(self.verbs.call(wire.Stats))
+    async def stats(self, *, agents: bool = False) -> wire.StatsView:
+        """Its counters; with `agents` a row for each of the busiest."""
+        view: wire.StatsView = await drive(self.verbs.call(wire.Stats, agents))
         return view
 
     async def dead(self, name: str | None = None, limit: int = 100) -> wire.DeadView:
