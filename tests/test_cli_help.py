@@ -80,7 +80,7 @@ def test_both_flags_help_and_verbs_come_by_panel(agentctl: Agentctl, flag: str) 
 def test_the_guide_is_short_and_names_real_verbs(agentctl: Agentctl) -> None:
     text = agentctl("guide", status=0).out
     assert len(text.splitlines()) <= 30
-    assert set(re.findall("`agentctl ([a-z]+)", text)) <= {verb for verbs in PANELS.values() for verb in verbs}
+    assert set(re.findall("`agentctl ([a-z]+)\\b", text)) <= {verb for verbs in PANELS.values() for verb in verbs}
     assert agentctl("guide", "--json", status=0).json == {"guide": text}
 
 

@@ -149,6 +149,7 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "config check": lambda run: run("config", "check", "--json", status=0),
     "schema ls": lambda run: run("schema", "ls", "--json", status=0),
     "schema show": lambda run: run("schema", "show", "send", "--json", status=0),
+    "completion": lambda run: run("completion", "bash", "--json", status=0),
     "guide": lambda run: run("guide", "--json", status=0),
     "version": lambda run: run("version", "--json", status=0),
 }

@@ -1,5 +1,5 @@
 """`python -m agentd.cli` is `agentctl`, also where nothing is installed."""
 
-from agentd.cli.main import main
+from agentd.cli.start import main
 
 main()

@@ -106,13 +106,42 @@ def _hand_over(call: Call, me: Client, message: Any, hold: float | None) -> None
         me.ack(message.id)
 
 
-@verb("agentctl inbox\nagentctl inbox builder --json")
+def _notice(call: Call, name: str | None) -> int:
+    """As notice.py does it, for all that it leaves to click."""
+    from agentd.cli.notice import PATIENCE_S, line
+    from agentd.wire.errors import AgentdError
+
+    whose = name or call.name
+    if whose is None:
+        return 0
+    call.timeout = PATIENCE_S if call.timeout is None else call.timeout
+    option = f" --as {whose}" if name or call.as_name else ""
+    try:
+        with call.connect() as me:
+            view = me.notice(whose)
+            if view.fresh and call.as_json:
+                show.emit_view(view)
+            elif view.fresh:
+                rows = [(row.sender, row.count, str(row.lane)) for row in view.senders]
+                show.say(line(view.name, option, view.fresh, view.waiting, rows))
+    except (AgentdError, OSError):
+        pass
+    return 0
+
+
+@verb("agentctl inbox\nagentctl inbox builder --json\nagentctl inbox --notice --as builder")
 @argument("name", required=False)
 @option("--limit", type=click.IntRange(1, 1000), default=100, metavar="N", help="Show so many; 100 by default.")
-def inbox(call: Call, name: str | None, limit: int) -> int:
-    """Look at the messages that wait for you, or for NAME; takes none and counts no attempt."""
+@option("--notice", is_flag=True, help="Only one line, only if mail came that no notice told of. Exit 0 always.")
+def inbox(call: Call, name: str | None, limit: int, notice: bool) -> int:
+    """Look at the messages that wait for you, or for NAME; takes none and counts no attempt.
+
+    --notice is for hooks: it announces each message once, and says nothing where there is nothing or no daemon.
+    """
     from agentd.wire.names import id_text
 
+    if notice:
+        return _notice(call, name)
     name = name or call.must_name("inbox")
     with call.connect() as me:
         view = me.look(name, limit=limit)

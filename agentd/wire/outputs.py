@@ -201,6 +201,13 @@ class Checked(Struct):
     set: list[str]
 
 
+class Script(Struct):
+    """A script for a shell."""
+
+    shell: str
+    script: str
+
+
 class Guide(Struct):
     """What an agent must know, as Markdown."""
 
@@ -236,7 +243,7 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "error": (Failed,),
     "send": (Sent,),
     "recv": (Taken,),
-    "inbox": (views.InboxView,),
+    "inbox": (views.InboxView, views.NoticeView),
     "ack": (Settled,),
     "nack": (Settled,),
     "reject": (Settled,),
@@ -265,6 +272,7 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "config check": (Checked,),
     "schema ls": (Schemas,),
     "schema show": (Schema,),
+    "completion": (Script,),
     "guide": (Guide,),
     "version": (Versions,),
 }

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
-from typing import Final
 
 from agentd.wire.errors import ConfigError
+
+TYPE_CHECKING = False  # as typing has it; to import that would cost a completion a tenth of its time
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
 
 #: sun_path holds 108 bytes with its final NUL.
 MAX_SOCKET_PATH_BYTES: Final = 107

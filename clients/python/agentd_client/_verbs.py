@@ -45,6 +45,7 @@ class Verbs:
     def __init__(self, conversation: Conversation[Any, Any], answer_s: float) -> None:
         self._conversation = conversation
         self._answer_s = answer_s
+        self._announced = False  # the daemon waits to hear that what it announced was shown
 
     def _connection(self, until: float | None) -> Steps[None]:
         """Until what is said can reach the daemon."""
@@ -291,6 +292,12 @@ class Verbs:
         if call.error is not None:
             raise call.error
 
+    def notice(self, name: str) -> Steps[wire.NoticeView]:
+        """Announcements; they count as such once we left in an orderly way."""
+        view: wire.NoticeView = yield from self.call(wire.Notice, name)
+        self._announced = bool(view.fresh)
+        return view
+
     def leave(self, timeout: float | None) -> Steps[None]:
         """Until the posts are answered and the daemon has seen us go; after `timeout` we are gone all the same."""
         until = deadline(timeout)
@@ -298,7 +305,8 @@ class Verbs:
         if conversation.closed is not None:
             return
         yield from conversation.posts.wait_idle(until)
-        if not conversation.taking and not conversation.out.unsaid and not conversation.posts.unanswered:
+        waited_for = conversation.taking or (self._announced and timeout != 0)
+        if not waited_for and not conversation.out.unsaid and not conversation.posts.unanswered:
             return  # all it said was answered and it holds nothing: its socket's end says as much
         if conversation.out.connected:
             try:

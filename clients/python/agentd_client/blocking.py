@@ -333,9 +333,9 @@ class Client:
         return view
 
     def notice(self, name: str) -> wire.NoticeView:
-        """Whose mail waits for a name and was not announced before; takes nothing. Each message is announced once."""
-        view: wire.NoticeView = self.drive(self.verbs.call(wire.Notice, name))
-        return view
+        """Whose mail waits for a name and was not announced before; takes nothing. It is announced once, counted from a
+        clean exit, or from the next notice."""
+        return self.drive(self.verbs.notice(name))
 
     def agents(self) -> wire.AgentsView:
         """Everybody known, those in trouble first."""

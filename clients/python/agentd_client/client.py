@@ -309,9 +309,9 @@ class Client:
         return view
 
     async def notice(self, name: str) -> wire.NoticeView:
-        """Whose mail waits for a name and was not announced before; takes nothing. Each message is announced once."""
-        view: wire.NoticeView = await drive(self.verbs.call(wire.Notice, name))
-        return view
+        """Whose mail waits for a name and was not announced before; takes nothing. It is announced once, counted from a
+        clean exit, or from the next notice."""
+        return await drive(self.verbs.notice(name))
 
     async def agents(self) -> wire.AgentsView:
         """Everybody known, those in trouble first."""
