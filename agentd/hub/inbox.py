@@ -311,7 +311,7 @@ class Inboxes:
             agent.seen = now
         session.takes = False
         session.credit = 0
-        for entry in sorted(session.held.values(), key=_by_id, reverse=True):
+        for _, entry in sorted(session.held.items(), reverse=True):
             seen = entry.state is DELIVERED
             self._detach(entry)
             self._back(entry, now, session.name, why, failed=seen)
@@ -448,7 +448,3 @@ class Inboxes:
         agent.unannounced.add(entry.message.id)  # as good as new
         self._rejoin(entry)
         self.pump(agent)
-
-
-def _by_id(entry: Entry) -> int:
-    return entry.message.id
