@@ -16,6 +16,7 @@ from agentd.wire.frames import FrameReader, FrameWriter
 from agentd.wire.messages import Chunk, ClientMessage, DaemonMessage
 from agentd.wire.names import Pattern, check_name, check_pattern, check_topic, id_prefix, id_text, id_value
 from agentd.wire.ndjson import LineReader, LineWriter, from_object, to_object, verb_of
+from agentd.wire.text import TextFace, escaped, unescaped, value
 
 VECTORS = Path(__file__).parent.parent / "clients" / "vectors"
 SIDES: dict[str, Any] = {"client": ClientMessage, "daemon": DaemonMessage}
@@ -172,3 +173,39 @@ def test_a_body_that_is_not_what_it_says(vector: dict[str, Any]) -> None:
 def test_errors() -> None:
     known = {kind.code: (kind.retryable, kind.exit_status) for kind in errors.BY_CODE.values()}
     assert {one["code"]: (one["retryable"], one["exit_status"]) for one in load("errors", "errors")} == known
+
+
+# Text.
+
+
+@vectors("text", "escapes")
+def test_a_body_is_written_so_and_read_back(vector: dict[str, Any]) -> None:
+    body = bytes.fromhex(vector["body_hex"])
+    assert escaped(body) == vector["line"].encode()
+    assert unescaped(vector["line"].encode()) == body
+
+
+@vectors("text", "bad_escapes")
+def test_what_is_no_escape_is_refused(vector: str) -> None:
+    with pytest.raises(errors.BadRequest):
+        unescaped(vector.encode())
+
+
+@vectors("text", "values")
+def test_a_value_is_never_taken_for_a_refusal(vector: list[str]) -> None:
+    assert value(vector[0].encode()) == vector[1].encode()
+
+
+@vectors("text", "commands")
+def test_a_line_is_these_verbs(vector: dict[str, Any]) -> None:
+    face = TextFace(MAX_BODY_BYTES)
+    verbs = face.feed("".join(line + "\n" for line in vector["lines"]).encode())
+    assert objects(verbs) == vector["verbs"]
+
+
+@vectors("text", "refused")
+def test_a_line_that_is_no_command_is_refused_in_a_line(vector: str) -> None:
+    face = TextFace(MAX_BODY_BYTES)
+    assert not any(verb_of(type(verb)) not in ("hello", "join") for verb in face.feed(vector.encode() + b"\n"))
+    assert face.take().startswith(b"!bad_request ")
+    assert face.idle

@@ -44,9 +44,15 @@ class Hub:
         self.sessions: set[Session] = set()
 
     def join(self, session: Session, verb: Join, now: float) -> None:
-        """The session speaks as this agent from now on, and takes its mail if it asked to."""
+        """The session speaks as this agent from now on, and takes its mail if it asked to: now, or in a second Join."""
         if session.joined:
-            raise BadRequest(f"This session has joined as {session.name} already", "One connection is one session.")
+            if verb.name != session.name or not verb.take or session.takes:
+                raise BadRequest(f"This session has joined as {session.name} already", "One connection is one session.")
+            if self.router.draining:
+                raise shutting_down()
+            self.agents.check_taker(session.agent, share=verb.share, replace=verb.replace)
+            self._begin_to_take(session, verb, now)
+            return
         if verb.name is None:
             if verb.take:
                 raise BadRequest("An agent without a name has no inbox to take from", "Join under a name.")
@@ -67,15 +73,19 @@ class Hub:
         self.sessions.add(session)
         agent.sessions.append(session)
         if verb.take:
-            displaced = [t for t in agent.takers if not (t.shares and verb.share)] if verb.replace else []
-            session.takes = True
-            session.shares = verb.share
-            agent.takers.append(session)  # first: the name is never without a taker, so that no request ends
-            for taker in displaced:
-                self._displace(taker, session, now)
+            self._begin_to_take(session, verb, now)
         agent.seen = now
         self.agents.watch_idle(agent, now)
         self.facts.joined(session, now)
+
+    def _begin_to_take(self, session: Session, verb: Join, now: float) -> None:
+        takers = session.agent.takers
+        displaced = [t for t in takers if not (t.shares and verb.share)] if verb.replace else []
+        session.takes = True
+        session.shares = verb.share
+        takers.append(session)  # first: the name is never without a taker, so that no request ends
+        for taker in displaced:
+            self._displace(taker, session, now)
 
     def _displace(self, taker: Session, by: Session, now: float) -> None:
         """Another session takes over: this one goes on sending, but takes no more."""

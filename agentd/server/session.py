@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any, cast
 from agentd.host.process import command_of
 from agentd.server.reaper import Peer, last_words, peer_of
 from agentd.server.served import ServedSession
-from agentd.wire import ndjson
+from agentd.server.texting import Texting
+from agentd.wire import ndjson, text
 from agentd.wire.errors import AgentdError, BadRequest, Busy
 from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
 from agentd.wire.messages import ClientMessage, DaemonMessage, Error
 from agentd.wire.ndjson import LineReader, LineWriter
+from agentd.wire.text import TextFace
 
 if TYPE_CHECKING:
     from agentd.server.server import Server
 
 log = logging.getLogger(__name__)
+
+Reader = FrameReader[Any] | LineReader | TextFace
 
 
 class SocketSession(asyncio.BufferedProtocol, ServedSession):
@@ -31,9 +35,10 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        self.writer: FrameWriter | LineWriter = FrameWriter()
+        self.writer: FrameWriter | LineWriter | TextFace = FrameWriter()
         self.paused = False
-        self._reader: FrameReader[Any] | LineReader | None = None
+        self._reader: Reader | None = None
+        self._texting: Texting | None = None  # on the text face
         self._transport: asyncio.Transport
         self._pidfd: int | None = None
         self._late: asyncio.TimerHandle | None = None
@@ -81,7 +86,7 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
             self._late.cancel()
             self._late = None
 
-    def _owe(self, reader: FrameReader[Any] | LineReader) -> None:
+    def _owe(self, reader: Reader) -> None:
         """The client has begun a frame, or ended it."""
         if self.closed:
             return
@@ -92,14 +97,14 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         if self._late is None and owed and not self.closed:
             self._expect_frame(reader)
 
-    def _expect_frame(self, reader: FrameReader[Any] | LineReader) -> None:
+    def _expect_frame(self, reader: Reader) -> None:
         """The client owes the rest of a frame: look again when it must have come."""
         frames = reader.frames
         self._late = self.server.loop.call_later(
             self.server.config.connections.frame_s, lambda: self._check_frame(reader, frames)
         )
 
-    def _check_frame(self, reader: FrameReader[Any] | LineReader, frames: int) -> None:
+    def _check_frame(self, reader: Reader, frames: int) -> None:
         self._late = None
         if not reader.unfinished:
             return
@@ -133,6 +138,8 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         self.send_pending()
         self.closed = True
         self.wait_no_more()
+        if self._texting is not None:
+            self._texting.close()
         self.server.crowding.gone(self)
         if self._late is not None:
             self._late.cancel()
@@ -173,6 +180,8 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
             self.close("protocol violation", error=error)
             return
         self.take_in(verbs)
+        if self._texting is not None:
+            self._texting.look()
         if self._reader.unfinished or self._owed:
             self._owe(self._reader)
 
@@ -182,7 +191,12 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
 
     def read_on(self) -> None:
         """Read the socket again."""
-        self._transport.resume_reading()
+        if self._texting is None or not self._texting.crowded:
+            self._transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        """It says no more. On the text face, `printf ... | nc -N`, it still waits for its answers."""
+        return self._texting is not None and not self.closed and self._texting.end_of_input()
 
     def _open_face(self, data: bytes) -> bytes:
         """The first byte tells which face the client speaks."""
@@ -191,12 +205,15 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         if first == MAGIC:
             self._reader = FrameReader(ClientMessage, max_body)
             data = data[1:]
+        elif first in text.FIRST:
+            self._reader = self.writer = TextFace(max_body)
+            self._texting = Texting(self, self._reader)
         else:
             self._reader = LineReader(max_body)
             self.writer = LineWriter()
             if first != ndjson.FIRST:
                 raise BadRequest(
-                    f"A connection begins with the byte 0x{MAGIC:02x} or with '{{', not with 0x{first:02x}",
+                    f"A connection begins with the byte 0x{MAGIC:02x}, '{{' or a letter, not with 0x{first:02x}",
                     "See clients/PROTOCOL.md.",
                 )
         if self not in self.server.sessions:
@@ -215,9 +232,16 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
             writer.push(message)
             if writer.full:
                 self.full = self.look = True
+            if self._texting is not None:
+                self._texting.look()
             if not self.dirty:
                 self.dirty = True
                 self.server.dirty.append(self)
+
+    def write_now(self) -> None:
+        """What the face itself had to say, without anybody's turn."""
+        if self.writer.pending and not self.closed:
+            self.send_pending()
 
     @property
     def unsent(self) -> bool:
