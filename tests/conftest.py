@@ -13,7 +13,9 @@ from daemons import Daemon
 from faces import Face
 from hypothesis import settings
 from raw import Opener
-from worlds import DaemonWorld, World, make_world
+from worlds import SETTINGS, DaemonWorld, World, make_world
+
+from agentd_client import testing
 
 # How long an example takes says nothing on a machine that others use too.
 settings.register_profile("agentd", deadline=None)
@@ -91,12 +93,17 @@ def own_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]
         one.close()
 
 
-@pytest.fixture(params=["asyncio", "blocking"])
+@pytest.fixture(params=["asyncio", "blocking", "asyncio-memory", "blocking-memory"])
 def face(request: pytest.FixtureRequest, worlds: dict[str, World]) -> Iterator[Face]:
-    """Each face of the client in turn, on a daemon without agents or mail."""
+    """Each face of the client in turn, on a daemon without agents or mail and on the hub in memory."""
+    kind, _, place = request.param.partition("-")
+    if place:
+        with testing.memory(*SETTINGS) as hub:
+            yield Face(kind, hub)
+        return
     world = worlds["binary"]
     assert isinstance(world, DaemonWorld)
-    yield Face(request.param, world.daemon.socket)
+    yield Face(kind, world.daemon.socket)
     _clean(worlds, "binary")
 
 

@@ -18,6 +18,7 @@ import pytest
 from daemons import PATIENCE_S
 
 from agentd_client import blocking, client
+from agentd_client.testing import MemoryHub
 
 _AT_ONCE = {"post", "inbox", "subscribe", "working", "done"}
 _NAMES = {"aclose": "close"}
@@ -97,15 +98,15 @@ class Driven:
 
 
 class Face:
-    """How to make clients of one face, for one daemon."""
+    """How to make clients of one face, for one daemon or one hub in memory."""
 
-    def __init__(self, kind: str, socket: Path) -> None:
+    def __init__(self, kind: str, place: Path | MemoryHub) -> None:
         self.kind = kind
-        self._socket = socket
+        self._place = place
 
     def connect(self, name: str | None = None, **how: Any) -> Any:
         """A client, for `async with`."""
-        how.setdefault("socket", self._socket)
+        how.setdefault("socket", self._place)
         if self.kind == "asyncio":
             return client.connect(name, **how)
         return Driven(_Thread(), blocking.connect(name, **how))

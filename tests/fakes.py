@@ -234,21 +234,11 @@ class World:
         """The states it went through."""
         return [state for state, _, _, _ in self.entry(id).trail]
 
-    def let_go(self) -> None:
-        """Entries are invisible to the garbage collector: a hub that is thrown away must let them go by name."""
-        for agent in {id(entry.agent): entry.agent for entry in self.hub.receipts.entries.values()}.values():
-            agent.ended.entries.clear()
-            for place in (agent.waiting, agent.delayed, agent.detached, agent.requests, agent.dead):
-                place.clear()
-        for session in self.hub.sessions:
-            session.held.clear()
-            session.asking.clear()
-
     def restart(self) -> None:
         """An orderly stop and the next start: what is kept goes through the bytes of its file."""
         for session in list(self.hub.sessions):
             self.hub.leave(session, self.now, "agentd is stopping")
         file = kept.encode(kept.collect(self.hub, self.now))
-        self.let_go()
+        self.hub.let_go()
         self.hub = self._fresh_hub(FIRST_ID)  # as if the clock had been set back
         kept.restore(self.hub, kept.decode(file), self.now)

@@ -85,7 +85,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Leave no garbage."""
-        self.world.let_go()
+        self.world.hub.let_go()
         self.tracked.clear()
         self.watches.clear()
 

@@ -36,6 +36,11 @@ NEVER = {
     "agentd.hub": {"asyncio", "socket", "psutil", "time"},
 }
 
+# A hub for the tests of agents is the daemon's own code, in their process. Only who tests imports it, see below.
+TESTING = {"agentd_client.testing", "agentd_client._memory"}
+
+PLUGIN = "agentd_client.pytest_plugin"
+
 # Which modules may import which library. A module stands for all below it.
 LIBRARIES = {
     "uvloop": ["agentd.daemon"],
@@ -44,6 +49,7 @@ LIBRARIES = {
     "psutil": ["agentd.server.reaper", "agentd.host"],
     "posix_ipc": ["agentd.host.counters", "agentd.lanes.batch"],
     # hub: for its record types. Creating a Struct costs a third of creating a class with __slots__.
+    "pytest": [PLUGIN],
     "msgspec": ["agentd.wire", "agentd.hub", "agentd.host.config", "agentd_client"],
 }
 
@@ -85,11 +91,13 @@ def violations(source: str, module: str, is_package: bool = False) -> Iterator[s
         part = part_of(target)
         library = target.split(".")[0]
         where = f"{module}, line {line}: imports {target}"
-        if any(within(target, forbidden) for forbidden in NEVER.get(own, ())):
+        if any(within(target, forbidden) for forbidden in NEVER.get(own, ())) and module not in TESTING:
             yield f"{where}, which {own} must never do"
         elif part is not None:
             if part != own and DEPTH[part] <= DEPTH[own]:
                 yield f"{where}, which is not below {own}"
+            elif any(within(target, tests) for tests in TESTING) and module not in TESTING | {PLUGIN}:
+                yield f"{where}, which is for tests only"
         elif library in LIBRARIES:
             if not any(within(module, allowed) for allowed in LIBRARIES[library]):
                 yield f"{where}, which only {', '.join(LIBRARIES[library])} may do"
@@ -150,6 +158,8 @@ def test_only_the_binding_knows_python() -> None:
         ("agentd.bridges.fifo", "from agentd.server import listener"),
         ("agentd_client.connection", "from agentd.host.config import Config"),
         ("agentd_client.connection", "import click"),
+        ("agentd_client.connection", "from agentd_client import testing"),
+        ("agentd.cli.send", "from agentd_client.testing import memory"),
         ("agentd.wire.frames", "import psutil"),
         ("agentd.server.session", "import msgspec"),
         ("agentd.server.listener", "import uvloop"),
@@ -171,6 +181,7 @@ def test_a_violation_is_seen(module: str, source: str) -> None:
         ("agentd.hub.inbox", False, "import msgspec\nfrom .topics import Topic\nfrom ..wire import names"),
         ("agentd.hub", True, "from .inbox import Inbox\nfrom ..wire import names"),
         ("agentd.server.reaper", False, "import asyncio, psutil\nfrom agentd import _native"),
+        ("agentd_client._memory", False, "from agentd.hub.hub import Hub\nfrom agentd.server.server import Server"),
         ("agentd_client", True, "import msgspec\nfrom agentd.wire import frames\nfrom .connection import connect"),
     ],
 )

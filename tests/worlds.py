@@ -51,6 +51,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "topics": {"max_events": 10, "max_subscriptions": 12},
     "connections": {"max_unread_bytes": 64 << 10},
 }
+SETTINGS = [f"{section}.{name}={value}" for section, table in LIMITS.items() for name, value in table.items()]
 
 
 class World:
@@ -140,8 +141,7 @@ class MemoryWorld(World):
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
-        settings = [f"{section}.{name}={value}" for section, table in LIMITS.items() for name, value in table.items()]
-        config, _ = load_config(None, {}, settings)
+        config, _ = load_config(None, {}, SETTINGS)
         self.loop = JumpingLoop()
         self.hub = Hub(config, first_id=1 << 40)
         normal = NormalLane(self.hub.router)

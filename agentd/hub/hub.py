@@ -114,6 +114,17 @@ class Hub:
         self.facts.left(session, now, why)
         self.agents.watch_idle(agent, now)
 
+    def let_go(self) -> None:
+        """The end of a hub in a process that goes on. Entries are invisible to the garbage collector: whoever holds
+        one must let it go by name."""
+        for agent in {id(entry.agent): entry.agent for entry in self.receipts.entries.values()}.values():
+            agent.ended.entries.clear()
+            for place in (agent.waiting, agent.delayed, agent.detached, agent.requests, agent.dead):
+                place.clear()
+        for session in self.sessions:
+            session.held.clear()
+            session.asking.clear()
+
     def statistics(self) -> dict[str, dict[str, int]]:
         """How much there is in each registry, now."""
         return {

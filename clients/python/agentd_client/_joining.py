@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from agentd.wire.errors import Unreachable
 from agentd.wire.messages import Join
 from agentd.wire.names import check_name
 from agentd.wire.paths import check_socket_path, socket_path
+
+if TYPE_CHECKING:
+    from agentd_client._link import Link
+    from agentd_client._socket import Plug
+
+
+class StandIn(Protocol):
+    """What can be in the daemon's place: it makes the connections of both faces itself. See testing.py."""
+
+    def link(self) -> Link:
+        """For the asyncio face."""
+
+    def plug(self) -> Plug:
+        """For the blocking face."""
+
+
+Place: TypeAlias = "str | os.PathLike[str] | StandIn | None"
+
+#: Those that stand in for the daemon, whatever socket is named; the last one counts.
+installed: list[StandIn] = []
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
@@ -23,9 +43,16 @@ def make_join(name: str | None, share: bool, replace: bool, take: bool | None) -
     return Join(0, inherited and check_name(inherited), bool(take), share, replace)
 
 
-def find_socket(given: str | os.PathLike[str] | None) -> str:
+def find_stand_in(given: Place) -> StandIn | None:
+    """What is connected to in the daemon's place."""
+    if given is None or isinstance(given, (str, os.PathLike)):
+        return installed[-1] if installed else None
+    return given
+
+
+def find_socket(given: Place) -> str:
     """The daemon's socket."""
-    if given is not None:
+    if isinstance(given, (str, os.PathLike)):
         return check_socket_path(os.fspath(given))
     return socket_path(os.environ, os.getuid())
 

@@ -95,7 +95,7 @@ class Link(asyncio.BufferedProtocol):
         self._verbs = verbs
         self._loop = asyncio.get_running_loop()
         try:
-            await self._loop.create_unix_connection(lambda: self, self._path)
+            await self._connect()
         except OSError as error:
             raise no_daemon(self._path, error) from None
         except BaseException:
@@ -107,11 +107,14 @@ class Link(asyncio.BufferedProtocol):
             await self.close()
             raise
 
+    async def _connect(self) -> None:
+        await self._loop.create_unix_connection(lambda: self, self._path)
+
     async def _renew(self) -> None:
         for pause in pauses():
             await asyncio.sleep(pause)
             try:
-                await self._loop.create_unix_connection(lambda: self, self._path)
+                await self._connect()
                 await drive(self._verbs.join())
                 break
             except (OSError, AgentdError):

@@ -7,7 +7,6 @@ its first call, so that one verb costs one round trip; that call raises what joi
 
 from __future__ import annotations
 
-import os
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from agentd.wire.messages import GiveBack, Nack, Working
 from agentd.wire.names import id_text
 from agentd_client._conversation import Conversation
 from agentd_client._feeds import Feed
-from agentd_client._joining import find_socket, make_join
+from agentd_client._joining import Place, find_socket, find_stand_in, make_join
 from agentd_client._mail import Window
 from agentd_client._socket import Plug
 from agentd_client._verbs import Verbs
@@ -45,7 +44,7 @@ def connect(
     share: bool = False,
     replace: bool = False,
     take: bool | None = None,
-    socket: str | os.PathLike[str] | None = None,
+    socket: Place = None,
     timeout: float = 10.0,
 ) -> Client:
     """A client for `with`. A name that is given takes its mail; with take=False it is only sent as. Without a
@@ -205,10 +204,11 @@ class Client:
         share: bool,
         replace: bool,
         take: bool | None,
-        socket: str | os.PathLike[str] | None,
+        socket: Place,
         timeout: float,
     ) -> None:
-        self._plug = Plug(find_socket(socket))
+        stand_in = find_stand_in(socket)
+        self._plug = Plug(find_socket(socket)) if stand_in is None else stand_in.plug()
         join = make_join(name, share, replace, take)
         self.conversation: Conversation[Message, Ticket] = Conversation(
             join, self, Message, self._ticket, _nothing, _nothing, self._plug.say
