@@ -150,7 +150,7 @@ async def test_clients_come_back_after_a_restart(hub: MemoryHub, how: str) -> No
         hub.start()
         await me.send("me", "after", timeout=LONG)
         kept = ["before"] * (how == "stop")
-        values = []
+        values: list[object] = []
         while len(values) < len(kept) + 1:
             message = await me.receive(timeout=LONG)
             assert message is not None
