@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import Agentctl
 from daemons import Daemon
-from faces import Face
+from faces import Face, MemoryDaemon
 from hypothesis import settings
 from raw import Opener
 from worlds import SETTINGS, DaemonWorld, World, make_world
@@ -107,7 +107,24 @@ def face(request: pytest.FixtureRequest, worlds: dict[str, World]) -> Iterator[F
     _clean(worlds, "binary")
 
 
+@pytest.fixture(params=["daemon", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon | MemoryDaemon]:
+    """A daemon and a hub in memory in turn, each the test's own: to be stopped, killed, configured."""
+    one = Daemon(tmp_path) if request.param == "daemon" else MemoryDaemon()
+    one.start()
+    try:
+        yield one
+    finally:
+        one.close()
+
+
 @pytest.fixture(params=["asyncio", "blocking"])
-def own_face(request: pytest.FixtureRequest, daemon: Daemon) -> Face:
+def own_face(request: pytest.FixtureRequest, place: Daemon | MemoryDaemon) -> Face:
+    """Each face in turn, on the test's own `place`."""
+    return Face(request.param, place.socket)
+
+
+@pytest.fixture(params=["asyncio", "blocking"])
+def daemon_face(request: pytest.FixtureRequest, daemon: Daemon) -> Face:
     """Each face in turn, on the test's own `daemon`."""
     return Face(request.param, daemon.socket)

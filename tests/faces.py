@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import pytest
 from daemons import PATIENCE_S
 
-from agentd_client import blocking, client
+from agentd_client import blocking, client, testing
 from agentd_client.testing import MemoryHub
 
 _AT_ONCE = {"post", "inbox", "subscribe", "working", "done"}
@@ -110,6 +110,37 @@ class Face:
         if self.kind == "asyncio":
             return client.connect(name, **how)
         return Driven(_Thread(), blocking.connect(name, **how))
+
+
+class MemoryDaemon:
+    """A hub in memory with a daemon's handles."""
+
+    def __init__(self) -> None:
+        self.socket = testing.memory().__enter__()  # it takes a socket's place
+        self.socket.stop()
+
+    def start(self) -> None:
+        """It runs."""
+        self.socket.start()
+
+    def stop(self) -> None:
+        """As SIGTERM."""
+        self.socket.stop()
+
+    def kill(self) -> None:
+        """As SIGKILL."""
+        self.socket.crash()
+
+    def close(self) -> None:
+        """The end."""
+        self.socket.__exit__()
+
+    def config(self, **sections: dict[str, Any]) -> None:
+        """Other limits, from before the first client comes."""
+        self.close()
+        self.socket = testing.memory(
+            *(f"{section}.{name}={value}" for section, table in sections.items() for name, value in table.items())
+        ).__enter__()
 
 
 async def until(condition: Callable[[], Any], what: str = "") -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from daemons import Daemon
-from faces import Face
+from faces import Face, MemoryDaemon
 
 from agentd_client import State, errors
 
@@ -14,9 +14,9 @@ BURST = 20
 
 
 @pytest.fixture(autouse=True)
-def slow(daemon: Daemon) -> None:
+def slow(place: Daemon | MemoryDaemon) -> None:
     """Ten messages a second after the burst."""
-    daemon.config(rate={"messages_per_s": 10, "messages_burst": BURST})
+    place.config(rate={"messages_per_s": 10, "messages_burst": BURST})
 
 
 async def test_send_waits_for_room(own_face: Face) -> None:

@@ -10,32 +10,32 @@ from contextlib import suppress
 
 import pytest
 from daemons import Daemon
-from faces import Face, until
+from faces import Face, MemoryDaemon, until
 
 from agentd_client import State, errors
 
 LONG = 30.0
 
 
-async def test_no_daemon_is_unreachable_and_says_how_to_start_it(own_face: Face, daemon: Daemon) -> None:
+async def test_no_daemon_is_unreachable_and_says_how_to_start_it(daemon_face: Face, daemon: Daemon) -> None:
     daemon.stop()
     for name in ("me", None):
         with pytest.raises(errors.Unreachable, match=r"No agentd answers on .*agentd\.sock.*\n.*agentctl daemon start"):
-            async with own_face.connect(name) as me:
+            async with daemon_face.connect(name) as me:
                 await me.status()
 
 
-async def gone_and_back(daemon: Daemon, how: str) -> None:
+async def gone_and_back(place: Daemon | MemoryDaemon, how: str) -> None:
     """The next daemon is there; this loop has turned meanwhile."""
-    await asyncio.to_thread(getattr(daemon, how))
-    await asyncio.to_thread(daemon.start)
+    await asyncio.to_thread(getattr(place, how))
+    await asyncio.to_thread(place.start)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_restart_is_ridden_out(own_face: Face, daemon: Daemon, how: str) -> None:
+async def test_a_restart_is_ridden_out(own_face: Face, place: Daemon | MemoryDaemon, how: str) -> None:
     async with own_face.connect("me") as me:
         await me.send("me", "before")
-        await gone_and_back(daemon, how)
+        await gone_and_back(place, how)
         assert (await me.send("me", "after", timeout=LONG)).state is State.ACCEPTED
         values = [(await me.receive(timeout=LONG)).value for _ in range(2 if how == "stop" else 1)]
         assert values == (["before", "after"] if how == "stop" else ["after"])  # as the receipt's note says
@@ -43,19 +43,19 @@ async def test_a_restart_is_ridden_out(own_face: Face, daemon: Daemon, how: str)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_receive_waits_across_a_restart(own_face: Face, daemon: Daemon, how: str) -> None:
+async def test_a_receive_waits_across_a_restart(own_face: Face, place: Daemon | MemoryDaemon, how: str) -> None:
     async with own_face.connect("me") as me:
         waiting = asyncio.create_task(me.receive(timeout=LONG))
-        await gone_and_back(daemon, how)
+        await gone_and_back(place, how)
         async with own_face.connect() as other:
             await other.send("me", "there you are", allow_absent=True)
         assert (await waiting).value == "there you are"
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_tickets_without_an_answer_are_unknown(own_face: Face, daemon: Daemon, how: str) -> None:
+async def test_tickets_without_an_answer_are_unknown(daemon_face: Face, daemon: Daemon, how: str) -> None:
     with suppress(errors.Undelivered):
-        async with own_face.connect("me", timeout=LONG) as me:
+        async with daemon_face.connect("me", timeout=LONG) as me:
             ticket = me.post("me", b"x", wait="acked")
             await me.status()
             daemon.config_path.write_text("[shutdown]\ndrain_s = 0.0\n")
@@ -65,20 +65,22 @@ async def test_tickets_without_an_answer_are_unknown(own_face: Face, daemon: Dae
             daemon.start()
 
 
-async def test_a_request_under_way_when_the_daemon_dies_is_unknown(own_face: Face, daemon: Daemon) -> None:
+async def test_a_request_under_way_when_the_daemon_dies_is_unknown(
+    own_face: Face, place: Daemon | MemoryDaemon
+) -> None:
     async with own_face.connect("me") as me, own_face.connect("builder") as builder:
         asking = asyncio.create_task(me.request("builder", "?", timeout=600))
         assert (await builder.receive(timeout=LONG)).value == "?"
-        await asyncio.to_thread(daemon.kill)
+        await asyncio.to_thread(place.kill)
         with pytest.raises(errors.Unreachable, match="whether the request was worked on is unknown"):
             await asking
-        daemon.start()
+        place.start()
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_subscription_is_renewed_with_a_gap(own_face: Face, daemon: Daemon, how: str) -> None:
+async def test_a_subscription_is_renewed_with_a_gap(own_face: Face, place: Daemon | MemoryDaemon, how: str) -> None:
     async with own_face.connect("me") as me, me.subscribe("t") as events:
-        await gone_and_back(daemon, how)
+        await gone_and_back(place, how)
         with pytest.raises(errors.Lagged) as caught:
             await anext(events)
         assert caught.value.missed is None  # nobody knows
@@ -87,11 +89,11 @@ async def test_a_subscription_is_renewed_with_a_gap(own_face: Face, daemon: Daem
         assert (await anext(events)).value == "again"
 
 
-async def test_a_name_taken_while_it_was_away_stays_taken(own_face: Face, daemon: Daemon) -> None:
+async def test_a_name_taken_while_it_was_away_stays_taken(own_face: Face, place: Daemon | MemoryDaemon) -> None:
     async with own_face.connect("me") as old, own_face.connect("me", replace=True) as new:
         with pytest.raises(errors.NameInUse):
             await old.receive(timeout=LONG)
-        await gone_and_back(daemon, "stop")
+        await gone_and_back(place, "stop")
         await new.send("me", "for the new one", timeout=LONG)
         await old.send("me", "from the old one", timeout=LONG)
         assert [(await new.receive(timeout=LONG)).value for _ in range(2)] == [
@@ -107,8 +109,8 @@ async def test_another_version_is_a_sentence(own_face: Face, monkeypatch: pytest
     assert caught.value.hint
 
 
-async def test_while_the_daemon_stops_new_work_is_refused(own_face: Face, daemon: Daemon) -> None:
-    async with own_face.connect("me") as me, own_face.connect("other") as other:
+async def test_while_the_daemon_stops_new_work_is_refused(daemon_face: Face, daemon: Daemon) -> None:
+    async with daemon_face.connect("me") as me, daemon_face.connect("other") as other:
         await me.send("me", b"x")
         message = await me.receive(timeout=LONG)
         await me.status()
