@@ -30,3 +30,10 @@ def crc32c(data: ReadableBuffer, initial: int = 0, /) -> int:
     in pieces where other threads wait. Raises TypeError for what is no buffer (str too), BufferError for a buffer
     that is not contiguous, OverflowError for an initial outside 0..2**32-1.
     """
+
+def io_uring_errno() -> int:
+    """0 where this process may make an io_uring, else the errno of the attempt: ENOSYS where the kernel has none, EPERM
+    where an administrator (kernel.io_uring_disabled) or a sandbox forbids it.
+
+    Makes one of four entries and closes it: some 20 µs. The kernel's version would say less.
+    """

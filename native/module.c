@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "crc32c.h"
+#include "probe.h"
 
 /* The single place where −errno becomes an exception: OSError or its subclass for that number. */
 static PyObject *raise_errno(int64_t result)
@@ -54,6 +55,11 @@ static PyObject *native_crc32c(PyObject *Py_UNUSED(module), PyObject *const *arg
     return PyLong_FromUnsignedLong(crc);
 }
 
+static PyObject *native_io_uring_errno(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromLong(-probe_io_uring());
+}
+
 PyDoc_STRVAR(boottime_ns_doc, "boottime_ns($module, /)\n--\n\nNanoseconds since boot, time asleep included.");
 PyDoc_STRVAR(
     monotonic_ns_doc,
@@ -62,9 +68,14 @@ PyDoc_STRVAR(
     crc32c_doc,
     "crc32c($module, data, initial=0, /)\n--\n\nThe CRC-32C of data, continuing from the checksum initial.");
 
+PyDoc_STRVAR(
+    io_uring_errno_doc,
+    "io_uring_errno($module, /)\n--\n\n0 where an io_uring can be made, else the errno of the attempt.");
+
 static PyMethodDef native_methods[] = {
     {"boottime_ns", native_boottime_ns, METH_NOARGS, boottime_ns_doc},
     {"monotonic_ns", native_monotonic_ns, METH_NOARGS, monotonic_ns_doc},
+    {"io_uring_errno", native_io_uring_errno, METH_NOARGS, io_uring_errno_doc},
     {"crc32c", (PyCFunction)(void (*)(void))native_crc32c, METH_FASTCALL, crc32c_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -43,7 +43,8 @@ def test_nobody_else_may_read_it(own: Counters, tmp_path: Path) -> None:
 
 
 def test_nothing_was_written_yet(own: Counters, tmp_path: Path) -> None:
-    assert counters.read(tmp_path, UID) is None
+    found = counters.read(tmp_path, UID)
+    assert found is not None and (found.data, found.alive) == (b"", True)
     assert counters.read(tmp_path / "elsewhere", UID) is None
 
 
@@ -106,7 +107,8 @@ def test_a_dead_ones_is_replaced(tmp_path: Path) -> None:
     first.write(b"old")
     second = Counters(tmp_path, UID, 4)
     assert not second.reason
-    assert counters.read(tmp_path, UID) is None
+    found = counters.read(tmp_path, UID)
+    assert found is not None and found.data == b""
     second.close()
     assert not path_of(tmp_path).exists()
 

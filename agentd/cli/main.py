@@ -34,10 +34,10 @@ PANELS: Final = {
     ],
     "Together": ["agents"],
     "See": ["status", "stats", "lanes", "dead"],
-    "Care": ["daemon", "config", "schema", "completion", "guide", "version"],
+    "Care": ["daemon", "doctor", "config", "schema", "completion", "guide", "version"],
 }
 #: Verbs that have a module of their own.
-_OWN: Final = ("daemon", "stats", "completion")
+_OWN: Final = ("daemon", "stats", "completion", "doctor")
 _MODULE: Final = {name: name if name in _OWN else panel.lower() for panel, names in PANELS.items() for name in names}
 
 INTERRUPTED: Final = 130

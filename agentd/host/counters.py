@@ -76,6 +76,7 @@ class Counters:
         except (posix_ipc.Error, OSError) as error:
             _unlink(self.name)
             self.reason = str(error)
+        self.write(b"")  # whose it is, from the beginning: a segment of nobody's would never be swept
 
     def write(self, data: bytes) -> bool:
         """A new snapshot; whether it had room."""

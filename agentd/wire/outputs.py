@@ -222,6 +222,24 @@ class Versions(Struct):
     daemon: str | None
 
 
+class DoctorFinding(Struct):
+    """One thing that doctor looked at."""
+
+    check: str
+    severity: Literal["ok", "notice", "warning", "error"]
+    what: str
+    remedy: str
+    fixable: bool  # by --fix
+
+
+class Diagnosis(Struct):
+    """All that doctor found, worst first, and what it fixed."""
+
+    findings: list[DoctorFinding]
+    fixed: list[str]
+    ok: bool  # neither a warning nor an error
+
+
 class SchemaRow(Struct):
     """One schema."""
 
@@ -270,6 +288,7 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "daemon uninstall": (Uninstalled,),
     "config show": (Settings,),
     "config check": (Checked,),
+    "doctor": (Diagnosis,),
     "schema ls": (Schemas,),
     "schema show": (Schema,),
     "completion": (Script,),

@@ -1,0 +1,206 @@
+"""What doctor looks at in the daemon and around it, one function a check."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from agentd.cli import show
+from agentd.cli.patient import ERROR, NOTICE, OK, WARNING, Finding, Patient
+from agentd.host import counters, systemd
+from agentd.host.arguments import VERSION
+from agentd.host.directories import lock_holder
+
+_OLD_MAIL_S: Final = 86400.0
+_VERY_OLD_MAIL_S: Final = 7 * 86400.0
+
+
+def daemon(patient: Patient) -> Iterator[Finding]:
+    """Whether it runs and answers."""
+    status, holder = patient.status, lock_holder(patient.runtime_dir)
+    if status is not None and status.draining:
+        yield Finding("daemon", WARNING, f"pid {status.pid} is stopping and takes no new work", "agentctl daemon start")
+    elif status is not None:
+        yield Finding("daemon", OK, f"pid {status.pid}, up {show.span(status.up_s)}")
+    elif holder is not None:
+        state = counters.state_of(holder)
+        why = "is stopped (SIGSTOP)" if state == "T" else "does not answer"
+        remedy = f"kill -CONT {holder}" if state == "T" else "`agentctl daemon logs`; `agentctl daemon restart --kill`"
+        yield Finding("daemon", ERROR, f"pid {holder} {why}", remedy)
+    else:
+        said = patient.silence.message if patient.silence is not None else "none answers"
+        yield Finding("daemon", ERROR, f"It does not run: {said}", "agentctl daemon start")
+
+
+def version(patient: Patient) -> Iterator[Finding]:
+    """One release of everything."""
+    if patient.status is None:
+        return
+    running = patient.status.daemon
+    if running != VERSION:
+        yield Finding(
+            "version", WARNING, f"The daemon is {running}, this agentctl {VERSION}", "agentctl daemon restart"
+        )
+    else:
+        yield Finding("version", OK, VERSION)
+
+
+def service(patient: Patient) -> Iterator[Finding]:
+    """Who keeps it running."""
+    environ = patient.environ
+    installed = (systemd.unit_directory(environ) / systemd.SERVICE).exists()
+    if not systemd.user_manager_runs(environ):
+        remedy = "`agentctl daemon start` runs it in the background; nobody restarts it after a crash."
+        yield Finding("service", NOTICE, "No systemd of yours runs here", remedy)
+        return
+    if not installed:
+        yield Finding("service", NOTICE, "It is not installed: it does not start by itself", "agentctl daemon install")
+        return
+    state = systemd.unit_state(environ, systemd.SERVICE)
+    if state == "failed":
+        yield Finding(
+            "service",
+            ERROR,
+            f"{systemd.SERVICE} has failed",
+            f"`agentctl daemon logs`, then systemctl --user reset-failed {systemd.SERVICE}",
+        )
+    elif patient.status is not None and systemd.main_pid(environ) != patient.status.pid:
+        yield Finding(
+            "service",
+            WARNING,
+            f"It is installed, but pid {patient.status.pid} was started otherwise: nobody restarts it after a crash",
+            "agentctl daemon restart",
+        )
+    elif not systemd.lingers(_user(patient.uid)):
+        remedy = "agentctl daemon install --linger"
+        yield Finding("service", NOTICE, "It ends with your last login (no linger)", remedy)
+    else:
+        yield Finding("service", OK, f"{systemd.SERVICE} is {state}, and lingers")
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def stale_files(patient: Patient) -> Iterator[Finding]:
+    """What dead daemons left. Only what no live one can own: the lock tells."""
+    found = False
+    if patient.status is None and lock_holder(patient.runtime_dir) is None:
+        for path in [*_dead_sockets(patient), *_leftovers(patient.runtime_dir, ".agentd.sock.*")]:
+            found = True
+            yield _removable(patient, path, "of a daemon that is gone")
+        for path in _leftovers(patient.state_dir, "*.tmp"):
+            found = True
+            yield _removable(patient, path, "half written by a daemon that is gone")
+    for name in counters.stale(patient.uid):
+        found = True
+
+        def remove() -> str:
+            return f"removed {', '.join(counters.sweep(patient.uid))}"
+
+        yield Finding(
+            "stale files", WARNING, f"/dev/shm/{name}: counters of a dead daemon", f"rm /dev/shm/{name}", remove
+        )
+    if not found:
+        yield Finding("stale files", OK, "none")
+
+
+def _dead_sockets(patient: Patient) -> list[Path]:
+    try:
+        return [patient.socket] if stat.S_ISSOCK(os.lstat(patient.socket).st_mode) else []
+    except OSError:
+        return []
+
+
+def _leftovers(directory: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(path for path in directory.glob(pattern) if path.lstat().st_uid == os.getuid())
+    except OSError:
+        return []
+
+
+def _removable(patient: Patient, path: Path, what: str) -> Finding:
+    def remove() -> str:
+        if lock_holder(patient.runtime_dir) is not None:
+            return f"left {path}: a daemon runs by now"
+        path.unlink(missing_ok=True)
+        return f"removed {path}"
+
+    return Finding("stale files", WARNING, f"{path}: {what}", f"rm {path}", remove)
+
+
+def agents(patient: Patient) -> Iterator[Finding]:
+    """Who is in trouble, or makes it."""
+    found = False
+    for agent in patient.agents:
+        stopped = agent.pid is not None and agent.live and counters.state_of(agent.pid) == "T"
+        trouble = ", ".join(part for part in ("its process is stopped" if stopped else "", agent.trouble) if part)
+        if not trouble:
+            continue
+        found = True
+        who = f"{agent.name} (pid {agent.pid}, {agent.command or '?'})" if agent.pid else agent.name
+        if stopped:
+            remedy = f"kill -CONT {agent.pid}"
+        elif agent.limited:
+            remedy = f"See what pid {agent.pid} is at; [rate] in the configuration bounds it."
+        elif agent.dead:
+            remedy = f"agentctl dead list {agent.name}"
+        else:
+            remedy = f"agentctl inbox --as {agent.name}"
+        yield Finding("agents", WARNING, f"{who}: {trouble}", remedy)
+    if not found and patient.status is not None:
+        yield Finding("agents", OK, f"{patient.status.live} live of {patient.status.agents}, none in trouble")
+
+
+def unread_mail(patient: Patient) -> Iterator[Finding]:
+    """Mail that nobody comes for."""
+    for agent in patient.agents:
+        if agent.live or not agent.waiting or agent.oldest_s is None or agent.oldest_s < _OLD_MAIL_S:
+            continue
+        severity = WARNING if agent.oldest_s >= _VERY_OLD_MAIL_S else NOTICE
+        many = show.count(agent.waiting, "message")
+        yield Finding(
+            "unread mail",
+            severity,
+            f"{agent.name} is absent; {many}, the oldest for {show.span(agent.oldest_s)}",
+            f"agentctl recv --as {agent.name}, or agentctl inbox --as {agent.name}",
+        )
+
+
+def promises(patient: Patient) -> Iterator[Finding]:
+    """What a crash would cost."""
+    if patient.status is not None:
+        yield Finding("persistence", NOTICE, patient.status.persistence, "What must not be lost is kept by its sender.")
+
+
+def crowds(patient: Patient) -> Iterator[Finding]:
+    """Connections that were turned away."""
+    if patient.stats is not None and patient.stats.turned_away:
+        yield Finding(
+            "connections",
+            WARNING,
+            f"{show.count(patient.stats.turned_away, 'connection')} turned away since the start",
+            "`agentctl daemon logs` says why; [connections] in the configuration has the limits.",
+        )
+
+
+DAEMON_CHECKS: Final[tuple[Callable[[Patient], Iterator[Finding]], ...]] = (
+    daemon,
+    version,
+    service,
+    stale_files,
+    agents,
+    unread_mail,
+    promises,
+    crowds,
+)
+
+__all__ = ["DAEMON_CHECKS", "ERROR"]
