@@ -58,8 +58,8 @@ MUTANTS = [
     Mutant(
         "a death drops what was not seen",
         INBOX,
-        "sorted(session.held.values(), key=",
-        "sorted([e for e in session.held.values() if e.state is DELIVERED], key=",
+        "sorted(session.held.items(), reverse=True)",
+        "sorted(((i, e) for i, e in session.held.items() if e.state is DELIVERED), reverse=True)",
         "test_inbox.py::test_at_a_receivers_death_only_what_its_application_saw_loses_an_attempt",
     ),
     Mutant(
