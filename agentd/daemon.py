@@ -36,6 +36,7 @@ from agentd.wire.paths import is_shared_place
 log = logging.getLogger("agentd")
 
 _NOT_BUILT = "this version does not have it"
+_IO_ERROR = 74
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Descriptors that are not connections, and how many a connection takes (its socket and its process).
 _SPARE_FDS = 32
@@ -49,6 +50,10 @@ def main() -> int:
     except AgentdError as error:
         sys.stderr.write(f"agentd: {error}\n")
         return error.exit_status
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        sys.stderr.write(f"agentd: {what}\n")
+        return _IO_ERROR
     finally:
         finish_logging()
 

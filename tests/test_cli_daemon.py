@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -197,9 +198,11 @@ def test_read_only_state_directory_is_named(place: Place) -> None:
 SYSTEMCTL = """#!/bin/sh
 echo "$(basename $0) $*" >> "$CALLS"
 case "$*" in
-*show*) echo 0 ;;
+*MainPID*) echo 0 ;;
 *is-active*) echo inactive ;;
-*enable-linger*) : ;;
+*show-user*) [ -e "$CALLS.linger" ] && echo yes || echo no ;;
+*enable-linger*) touch "$CALLS.linger" ;;
+*disable-linger*) rm -f "$CALLS.linger" ;;
 esac
 """
 
@@ -269,7 +272,45 @@ def test_install_switches_on_and_uninstall_off(place: Place, managed: Path) -> N
     assert json.loads((place.state_dir / "installed.json").read_text())["lingering"]
     managed.unlink()
     place.agentctl("daemon", "uninstall", status=0)
-    assert "systemctl --user disable --now agentd.socket agentd.service" in managed.read_text()
+    calls = managed.read_text()
+    assert "systemctl --user disable --now agentd.socket agentd.service" in calls
+    assert "loginctl disable-linger" in calls
+
+
+def test_linger_that_was_on_before_stays_on(place: Place, managed: Path) -> None:
+    managed.with_name("calls.linger").touch()
+    place.agentctl("daemon", "install", "--linger", status=0)
+    assert "enable-linger" not in managed.read_text()
+    place.agentctl("daemon", "uninstall", status=0)
+    assert "disable-linger" not in managed.read_text()
+
+
+def test_install_beside_a_running_daemon_takes_nothing_from_it(place: Place, managed: Path) -> None:
+    pid = place.agentctl("daemon", "start", "--json", status=0).json["pid"]
+    assert "agentctl daemon restart" in place.agentctl("daemon", "install", status=0).out
+    assert "enable agentd.socket agentd.service" in managed.read_text()
+    assert "--now" not in managed.read_text()
+    again = place.agentctl("daemon", "start", "--json", status=0).json
+    assert (again["started"], again["pid"]) == (False, pid)
+    assert " start " not in managed.read_text()
+    place.agentctl("daemon", "uninstall", status=0)
+
+
+def test_a_full_disk_at_the_stop_is_said_and_loses_no_earlier_mail(place: Place) -> None:
+    place.agentctl("daemon", "start", status=0)
+    place.agentctl("send", "builder", "of the run before", "--allow-absent", status=0)
+    place.agentctl("daemon", "stop", status=0)
+    pid = place.agentctl("daemon", "start", "--json", status=0).json["pid"]
+    place.agentctl("send", "builder", "x" * 10_000, status=0)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, 4096))  # no file may become longer: as on a full disk
+    error = place.agentctl("daemon", "stop", "--json", status=74).error
+    assert str(pid) in error["message"] and "agentd.log" in error["message"]
+    said = place.agentctl("daemon", "logs", status=0).out
+    assert str(place.state_dir / "kept") in said and "kept.before" in said
+    assert not (place.state_dir / "kept.tmp").exists()
+    (place.state_dir / "kept.before").rename(place.state_dir / "kept")
+    place.agentctl("daemon", "start", status=0)
+    assert place.agentctl("recv", name="builder", status=0).out.endswith("of the run before\n")
 
 
 def test_start_and_stop_go_through_systemd_where_it_is_installed(place: Place, managed: Path) -> None:

@@ -3,7 +3,9 @@ that runs; elsewhere, as in containers, it is a process in the background of nob
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The daemon may take [shutdown] drain_s to finish what is out, 5 s unless configured.
 _STOP_S = 30.0
+#: systemd kills it itself after TimeoutStopSec= of the unit.
+_UNIT_S = 45.0
 
 
 @verb("agentctl daemon start")
@@ -30,8 +34,11 @@ def _start(call: Call) -> int:
     from agentd.host import background, systemd
 
     runtime, state = _directories()
-    if _installed():
-        began = _answer(call) is None
+    view = _answer(call)
+    if view is not None:  # whoever runs it; under systemd a second start would only fight for its socket
+        began = False
+    elif _installed():
+        began = True
         systemd.systemctl(os.environ, "start", systemd.SOCKET, systemd.SERVICE)
         with call.connect() as me:
             view = me.status()
@@ -58,15 +65,34 @@ def stop(call: Call, kill: bool) -> int:
 
 def _stop(call: Call, kill: bool) -> int | None:
     from agentd.host import background, systemd
+    from agentd.host.background import log_path
     from agentd.host.directories import lock_holder
+    from agentd.wire.errors import ConfigError
 
-    runtime, _ = _directories()
+    runtime, state = _directories()
     holder = lock_holder(runtime)
     if _installed() and (holder is None or systemd.main_pid(os.environ) == holder):
         # The socket too, or the next caller would start it again.
-        systemd.systemctl(os.environ, "stop", systemd.SOCKET, systemd.SERVICE)
+        try:
+            systemd.systemctl(os.environ, "stop", systemd.SOCKET, systemd.SERVICE, timeout_s=call.timeout or _UNIT_S)
+        except ConfigError:
+            if not kill:
+                raise
+            systemd.systemctl(os.environ, "kill", "--signal=KILL", systemd.SERVICE)
         return holder
-    return background.stop(runtime, _STOP_S if call.timeout is None else call.timeout, kill=kill)
+    began = time.time()
+    pid = background.stop(runtime, _STOP_S if call.timeout is None else call.timeout, kill=kill)
+    if pid is not None and not kill and not _wrote_down(state, began):
+        raise OSError(errno.EIO, f"agentd, pid {pid}, ended without writing its mail down", str(log_path(state)))
+    return pid
+
+
+def _wrote_down(state: Path, began: float) -> bool:
+    """Whether the daemon that ended has left its names and mail to the next, as it does at an orderly stop."""
+    try:
+        return (state / "kept").stat().st_mtime >= began - 1
+    except OSError:
+        return False
 
 
 @verb("agentctl daemon restart")

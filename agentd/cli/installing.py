@@ -17,7 +17,7 @@ from typing import Final
 from agentd.cli import show
 from agentd.cli.call import Call, option, verb
 from agentd.host import systemd
-from agentd.host.directories import prepare_directory
+from agentd.host.directories import lock_holder, prepare_directory
 from agentd.wire.errors import ConfigError, NotPermitted
 
 _UNITS: Final = (systemd.SOCKET, systemd.SERVICE)
@@ -41,7 +41,7 @@ def install(call: Call, linger: bool) -> int:
 
     Writes the user units, says where, and remembers what it did for `agentctl daemon uninstall`.
     """
-    from agentd.wire.paths import state_dir
+    from agentd.wire.paths import runtime_dir, state_dir
 
     state = Path(state_dir(os.environ)).absolute()
     prepare_directory(state)
@@ -51,23 +51,27 @@ def install(call: Call, linger: bool) -> int:
     for parent in [directory, *directory.parents]:
         if not parent.exists():
             done.made_directories.append(str(parent))
+    units = {directory / name: _unit(name, state) for name in _UNITS}
+    done.files |= {str(path): _digest(data) for path, data in units.items()}
+    _write(state, done)  # before anything is done: a half-done install can be undone
     directory.mkdir(parents=True, exist_ok=True)
-    for name in _UNITS:
-        data = _unit(name, state)
-        (directory / name).write_bytes(data)
-        done.files[str(directory / name)] = _digest(data)
-    _write(state, done)  # before anything is switched on: a half-done install can be undone
+    for path, data in units.items():
+        _replace(path, data)
     runs = systemd.user_manager_runs(os.environ)
+    handed_over = True
     if runs:
         systemd.systemctl(os.environ, "daemon-reload")
-        systemd.systemctl(os.environ, "enable", "--now", *_UNITS)
         done.enabled = True
         _write(state, done)
+        # Not beside a daemon that runs already: systemd would take its socket away from it.
+        now = ["--now"] if lock_holder(Path(runtime_dir(os.environ, os.getuid())).absolute()) is None else []
+        systemd.systemctl(os.environ, "enable", *now, *_UNITS)
+        handed_over = bool(now)
     if linger and not systemd.lingers(_user()):
         systemd.set_linger(os.environ, _user(), True)
         done.lingering = True
         _write(state, done)
-    _report(call, done, runs, linger)
+    _report(call, done, runs, linger, handed_over)
     return 0
 
 
@@ -97,7 +101,7 @@ def _unit(name: str, state: Path) -> bytes:
     return text.encode()
 
 
-def _report(call: Call, done: Installed, runs: bool, linger: bool) -> None:
+def _report(call: Call, done: Installed, runs: bool, linger: bool, handed_over: bool) -> None:
     lingers = systemd.lingers(_user())
     if call.as_json:
         show.emit({"files": sorted(done.files), "enabled": done.enabled, "lingers": lingers})
@@ -105,7 +109,9 @@ def _report(call: Call, done: Installed, runs: bool, linger: bool) -> None:
     show.say(*(f"wrote {path}" for path in sorted(done.files)))
     if not runs:
         show.say("No systemd of yours runs here: `agentctl daemon start` runs the daemon in the background instead.")
-    elif not lingers and not linger:
+    elif not handed_over:
+        show.say("A daemon runs already: `agentctl daemon restart` hands over to systemd.")
+    if runs and not lingers and not linger:
         show.say("It ends with your last login; `agentctl daemon install --linger` keeps it running.")
 
 
@@ -166,9 +172,18 @@ def _read(state: Path) -> Installed | None:
 
 
 def _write(state: Path, done: Installed) -> None:
-    making = state / f".{_RECORD}.{os.getpid()}"
-    making.write_text(json.dumps(asdict(done)))
-    making.rename(state / _RECORD)
+    _replace(state / _RECORD, json.dumps(asdict(done)).encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        making.write_bytes(data)
+        making.rename(path)
+    except OSError:
+        making.unlink(missing_ok=True)
+        raise
 
 
 def _digest(data: bytes) -> str:

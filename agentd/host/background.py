@@ -25,6 +25,8 @@ LOG: Final = "agentd.log"
 _BUSY: Final = Busy.exit_status
 #: How soon it is looked again where nothing can be waited for: the kernel tells of the end of a process, not of a lock.
 _LOOK_S: Final = 0.02
+#: A killed process may still have to give much memory back.
+_KILL_S: Final = 10.0
 _LINES_SHOWN: Final = 3
 
 
@@ -130,7 +132,8 @@ def stop(runtime_dir: Path, timeout_s: float, *, kill: bool) -> int | None:
                 "Wait longer with --timeout, or lose what is only in its memory with --kill.",
             )
         signal.pidfd_send_signal(fd, signal.SIGKILL)
-        _gone(fd, timeout_s)
+        if not _gone(fd, max(timeout_s, _KILL_S)):
+            raise Timeout(f"agentd, pid {pid}, was killed and is not gone: the kernel holds it", "See `ps -o stat`.")
         return pid
 
 

@@ -13,7 +13,8 @@ from agentd.wire.errors import ConfigError
 
 SERVICE: Final = "agentd.service"
 SOCKET: Final = "agentd.socket"
-_PATIENCE_S: Final = 30.0
+#: TimeoutStopSec= of the unit is less.
+_PATIENCE_S: Final = 45.0
 
 
 def unit_directory(environ: Mapping[str, str]) -> Path:
@@ -44,14 +45,19 @@ def unit_state(environ: Mapping[str, str], unit: str) -> str:
     return _run(["systemctl", "--user", "is-active", unit], environ).stdout.strip()
 
 
-def systemctl(environ: Mapping[str, str], *words: str) -> None:
-    """`systemctl --user ...`; ConfigError with what it said when it fails."""
-    _must(["systemctl", "--user", *words], environ)
+def systemctl(environ: Mapping[str, str], *words: str, timeout_s: float = _PATIENCE_S) -> None:
+    """`systemctl --user ...`; ConfigError with what it said when it fails, or does not end in time."""
+    _must(["systemctl", "--user", *words], environ, timeout_s)
 
 
 def lingers(user: str) -> bool:
     """Whether this user's manager runs without a login. Without it agentd ends with the last one."""
-    return os.path.exists(f"/var/lib/systemd/linger/{user}")
+    try:
+        done = _run(["loginctl", "show-user", user, "--property=Linger", "--value"], os.environ)
+        said = done.stdout.strip() if done.returncode == 0 else ""
+    except ConfigError:
+        said = ""
+    return said == "yes" if said else os.path.exists(f"/var/lib/systemd/linger/{user}")
 
 
 def set_linger(environ: Mapping[str, str], user: str, on: bool) -> None:
@@ -59,8 +65,8 @@ def set_linger(environ: Mapping[str, str], user: str, on: bool) -> None:
     _must(["loginctl", "enable-linger" if on else "disable-linger", user], environ)
 
 
-def _must(command: list[str], environ: Mapping[str, str]) -> None:
-    done = _run(command, environ)
+def _must(command: list[str], environ: Mapping[str, str], timeout_s: float = _PATIENCE_S) -> None:
+    done = _run(command, environ, timeout_s)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise ConfigError(
@@ -69,10 +75,12 @@ def _must(command: list[str], environ: Mapping[str, str]) -> None:
         )
 
 
-def _run(command: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], environ: Mapping[str, str], timeout_s: float = _PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE_S
+            command, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"`{' '.join(command)}` did not run: {error}", "Is systemd in order?") from None

@@ -1,7 +1,9 @@
 """The file that carries names and kept mail from one run of the daemon to the next.
 
-It is written at an orderly stop (temporary file, fsync, rename, fsync of the directory) and consumed at the next start:
-a message acked after that must not come back out of an old file. A kill or a power cut loses what came in since.
+It is written at an orderly stop (temporary file, fsync, rename, fsync of the directory) and consumed at the next
+start: a message acked after that must not come back out of an old file. A kill or a power cut loses what came in
+since. What was consumed lies beside it as `kept.before` until the next one is written: should the disk be full by
+then, a person can still go back to it, and get again what has been acked meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from agentd.hub import kept
 from agentd.hub.hub import Hub
-from agentd.wire.errors import BadRequest, NotPermitted
+from agentd.wire.errors import BadRequest
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ class Keeper:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / FILE
+        self._before = self._path.with_suffix(".before")
         self.persistence = (
             f"names and kept mail are written to {self._path} at an orderly stop; a kill or power cut loses them"
         )
@@ -42,7 +45,7 @@ class Keeper:
             log.error("%s can't be read (%s): set aside as %s", self._path, str(error).partition("\n")[0], aside)
             return
         kept.restore(hub, found, now)
-        self._path.unlink()
+        self._path.rename(self._before)
         log.info("took over %d names, %d messages, %d dead letters", len(found.names), len(found.mail), len(found.dead))
 
     def write(self, hub: Hub, now: float) -> None:
@@ -52,9 +55,12 @@ class Keeper:
         try:
             self._write(making, kept.encode(found))
         except OSError as error:
-            raise NotPermitted(
-                f"{self._path} can't be written: {error.strerror}", "Names and mail of this run are lost."
+            making.unlink(missing_ok=True)
+            before = f"; {self._before} has those of the run before" if self._before.exists() else ""
+            raise OSError(
+                error.errno, f"{error.strerror}: the names and mail of this run are lost{before}", str(self._path)
             ) from None
+        self._before.unlink(missing_ok=True)
         log.info("kept %d names, %d messages, %d dead letters", len(found.names), len(found.mail), len(found.dead))
 
     def _write(self, making: Path, data: bytes) -> None:
