@@ -39,7 +39,7 @@ demo: build ## three agents talk through a daemon in a temporary directory
 	@.venv/bin/python examples/demo.py
 
 ##@ Work on it
-.PHONY: test test-c check lint types check-c stress format
+.PHONY: test test-c check lint types check-c stress new-user format
 test: build test-c .venv/installed-test ## run the C tests and the Python tests
 	$(pytest) $(ARGS)
 
@@ -66,6 +66,10 @@ check-c: build/strict/build.ninja build/asan/build.ninja build/tsan/build.ninja
 
 stress: build .venv/installed-test ## run the long races and crash campaigns
 	$(pytest) -m stress $(ARGS)
+
+new-user: build .venv/installed-test ## from git clone to a message between two terminals (installs tmux with apt-get)
+	@command -v tmux >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y tmux; }
+	$(pytest) -m new_user $(ARGS)
 
 format: .venv/installed-check ## bring Python and C into the project's format
 	$(python) -m ruff check --fix $(code)
