@@ -145,6 +145,7 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "daemon status": daemon("start", "status"),
     "daemon install": daemon("install"),
     "daemon uninstall": daemon("install", "uninstall"),
+    "doctor": lambda run: run("doctor", "--json"),
     "config show": lambda run: run("config", "show", "--json", status=0),
     "config check": lambda run: run("config", "check", "--json", status=0),
     "schema ls": lambda run: run("schema", "ls", "--json", status=0),
