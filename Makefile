@@ -39,14 +39,14 @@ demo: build ## three agents talk through a daemon in a temporary directory
 	@.venv/bin/python examples/demo.py
 
 ##@ Work on it
-.PHONY: test test-c check lint types check-c stress new-user format
+.PHONY: test test-c check lint types check-c fuzz fuzz-smoke stress new-user format
 test: build test-c .venv/installed-test ## run the C tests and the Python tests
 	$(pytest) $(ARGS)
 
 test-c: build/test/build.ninja
 	$(meson) test -C build/test --print-errorlogs
 
-check: lint types check-c ## lint, types, C with warnings as errors, C tests under the sanitizers
+check: lint types check-c fuzz-smoke ## lint, types, C under the sanitizers, a minute of fuzzing
 
 lint: .venv/installed-check
 	$(python) -m ruff check $(code)
@@ -63,6 +63,14 @@ check-c: build/strict/build.ninja build/asan/build.ninja build/tsan/build.ninja
 	$(meson) test -C build/strict --print-errorlogs
 	$(meson) test -C build/asan --print-errorlogs
 	$(meson) test -C build/tsan --print-errorlogs $(fixed_layout)
+
+fuzz: build .venv/installed-test .venv/tried-fuzz ## fuzz every face for SECONDS (600) each
+	@for face in binary json text; do $(python) tests/fuzz/fuzz.py $$face --seconds $(or $(SECONDS),600) || exit 1; done
+
+fuzz-smoke: build .venv/installed-test .venv/tried-fuzz
+	@for face in binary json text; do echo "fuzzing the $$face face for 20 s"; \
+	$(python) tests/fuzz/fuzz.py $$face --seconds 20 >build/fuzz-$$face.log 2>&1 || { tail -n 40 build/fuzz-$$face.log; exit 1; }; \
+	grep -e number_of_executed -e inputs build/fuzz-$$face.log; done
 
 stress: build .venv/installed-test ## run the long races and crash campaigns
 	$(pytest) -m stress $(ARGS)
@@ -110,6 +118,11 @@ clean: ## remove .venv/, build/ and the tools' caches
 	@.venv/bin/python .ci/requirements $* >.venv/$*.txt
 	@cmp -s .venv/$*.txt $@ || { echo "installing what $* needs"; $(pip) install --quiet -r .venv/$*.txt; }
 	@mv .venv/$*.txt $@
+
+# Where there is no atheris for this Python the fuzzers have a mutator of their own, and say so.
+.venv/tried-fuzz: .venv/made-with
+	@$(pip) install --quiet --only-binary :all: 'atheris>=3.0,<4' 2>/dev/null || echo "no atheris for this Python"
+	@touch $@
 
 .venv/installed-package: $(sources) meson.build pyproject.toml LICENSE .venv/installed-build .venv/installed-run
 	@.ci/preflight "$(PYTHON)"

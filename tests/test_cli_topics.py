@@ -116,8 +116,7 @@ def test_trace_tells_each_state_when_and_by_whom(agentctl: Agentctl) -> None:
 
 def test_subscribing_to_the_daemons_own_topics_is_a_live_tap(agentctl: Agentctl) -> None:
     tap = agentctl.start("subscribe", "agentd:*", "--json")
-    wait_until(lambda: "agentctl" in agentctl("agents", "--json").out or tap.out)
-    tap.until("agentd:joined")
+    wait_until(lambda: agentctl("agents").status == 0 and "agentd:joined" in tap.out)  # each call joins
     agentctl("send", "builder", "the body", "--allow-absent", name="planner", status=0)
     agentctl("recv", name="builder", status=0)
     tap.until("agentd:acked")
