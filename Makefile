@@ -70,7 +70,7 @@ fuzz: build .venv/installed-test .venv/tried-fuzz ## fuzz every face for SECONDS
 fuzz-smoke: build .venv/installed-test .venv/tried-fuzz
 	@for face in binary json text; do echo "fuzzing the $$face face for 20 s"; \
 	$(python) tests/fuzz/fuzz.py $$face --seconds 20 >build/fuzz-$$face.log 2>&1 || { tail -n 40 build/fuzz-$$face.log; exit 1; }; \
-	grep -e number_of_executed -e inputs build/fuzz-$$face.log; done
+	grep -e number_of_executed -e inputs -e atheris build/fuzz-$$face.log; done
 
 stress: build .venv/installed-test ## run the long races and crash campaigns
 	$(pytest) -m stress $(ARGS)
@@ -121,7 +121,7 @@ clean: ## remove .venv/, build/ and the tools' caches
 
 # Where there is no atheris for this Python the fuzzers have a mutator of their own, and say so.
 .venv/tried-fuzz: .venv/made-with
-	@$(pip) install --quiet --only-binary :all: 'atheris>=3.0,<4' 2>/dev/null || echo "no atheris for this Python"
+	@$(pip) install --quiet --only-binary :all: 'atheris>=3.0,<4'  || echo "atheris can't be installed for this Python: the fuzzers use a mutator of their own"
 	@touch $@
 
 .venv/installed-package: $(sources) meson.build pyproject.toml LICENSE .venv/installed-build .venv/installed-run

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from agentd.host import counters
+
 PATIENCE_S = 30.0  # a watchdog for what hangs, not a bound on how long something takes
 
 
@@ -128,3 +130,4 @@ class Daemon:
             status = self.stop()
             assert status == 0, f"agentd ended with exit {status}:\n{self.stderr}"
         assert "Traceback" not in self.stderr, self.stderr
+        counters.remove_stale(counters.name_of(self.runtime_dir, os.getuid()), os.getuid())  # after a kill

@@ -18,6 +18,8 @@ import pytest
 from commands import Agentctl
 from daemons import PATIENCE_S, wait_until
 
+from agentd.host import counters
+
 
 class Place:
     """Directories of a daemon's own, and agentctl in them."""
@@ -47,6 +49,7 @@ class Place:
         for pid in self.daemons():
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.daemons())
+        counters.remove_stale(counters.name_of(self.runtime_dir, os.getuid()), os.getuid())
 
 
 @pytest.fixture

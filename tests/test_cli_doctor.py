@@ -48,14 +48,28 @@ def test_a_killed_daemons_files_are_found_and_removed(agentctl: Agentctl, daemon
     daemon.kill()
     (daemon.state_dir / "kept.tmp").touch()
     stale = of(findings(agentctl, status=1), "stale files")
-    assert {row["severity"] for row in stale} == {"warning"}
     for path in (daemon.socket, segment, daemon.state_dir / "kept.tmp"):
-        assert any(str(path) in row["what"] and row["fixable"] for row in stale), path
+        assert any(str(path) in row["what"] and row["fixable"] and row["severity"] == "warning" for row in stale), path
     assert agentctl("doctor", "--fix", "--json", status=1).json["fixed"]  # the daemon is still down
     for path in (daemon.socket, segment, daemon.state_dir / "kept.tmp"):
         assert not path.exists()
     daemon.start()
     assert agentctl("doctor", "--fix", status=0)
+    assert daemon.socket.exists()
+
+
+def test_somebody_elses_socket_is_never_removed(agentctl: Agentctl, daemon: Daemon, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "other.sock"))
+        other.listen()
+        agentctl("doctor", "--fix", env={"AGENTD_SOCKET": str(tmp_path / "other.sock")}, status=1)
+        assert (tmp_path / "other.sock").exists()
+    env = {"AGENTD_SOCKET": str(daemon.socket), "AGENTD_RUNTIME_DIR": str(tmp_path / "elsewhere")}
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        agentctl("doctor", "--fix", env=env, status=1)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
     assert daemon.socket.exists()
 
 

@@ -92,13 +92,14 @@ def test_readers_never_see_half_of_one(tmp_path: Path) -> None:
     found = counters.read(tmp_path, UID)
     assert found is None or not found.alive
     assert path_of(tmp_path).name in counters.stale(UID)
-    assert path_of(tmp_path).name in counters.sweep(UID)
+    assert counters.remove_stale(path_of(tmp_path).name, UID)
     assert not path_of(tmp_path).exists()
 
 
 def test_a_live_ones_is_not_swept(own: Counters, tmp_path: Path) -> None:
     own.write(b"x")
-    assert path_of(tmp_path).name not in counters.sweep(UID)
+    assert path_of(tmp_path).name not in counters.stale(UID)
+    assert not counters.remove_stale(path_of(tmp_path).name, UID)
     assert path_of(tmp_path).exists()
 
 
@@ -118,3 +119,11 @@ def test_one_directory_by_two_names_is_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert counters.name_of(tmp_path / "real", UID) == counters.name_of(tmp_path / "link", UID)
     assert counters.name_of(tmp_path / "real", UID) != counters.name_of(tmp_path, UID)
+
+
+def test_one_whose_daemon_died_before_its_first_word_is_stale_after_a_while(tmp_path: Path) -> None:
+    path = path_of(tmp_path)
+    path.write_bytes(bytes(1000))
+    assert path.name not in counters.stale(UID)
+    os.utime(path, (0, 0))
+    assert counters.remove_stale(path.name, UID)

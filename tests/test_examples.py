@@ -116,9 +116,9 @@ def test_chat(start: Start, agentctl: Agentctl) -> None:
     bob.stdin.write('{"yes": "I am"}\n')
     bob.stdin.flush()
     assert alice.stdout.readline() == 'bob: {"yes": "I am"}\n'
-    for one in (alice, bob):
-        one.stdin.close()  # Ctrl-D
-        assert one.wait(PATIENCE_S) == 0
+    alice.stdin.close()  # Ctrl-D
+    bob.stdin.close()
+    assert (alice.wait(PATIENCE_S), bob.wait(PATIENCE_S)) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["supervisor.py", "worker_pool.py", "progress_board.py"])

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.wire.errors import AgentdError
-from agentd.wire.text import MAX_WAITING, TextFace, escaped, unescaped
+from agentd.wire.escapes import escaped, unescaped
+from agentd.wire.text import MAX_WAITING, TextFace
 
 
 class Shell:

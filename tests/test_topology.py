@@ -34,7 +34,7 @@ def test_arm_by_capacity(tmp_path: Path) -> None:
 
 
 def test_amd_preferred_cores_are_no_other_kind(tmp_path: Path) -> None:
-    speeds = {f"system/cpu/cpu{cpu}/acpi_cppc/highest_perf": str(196 - 3 * cpu) for cpu in range(4)}
+    speeds = {f"system/cpu/cpu{cpu}/acpi_cppc/highest_perf": str(236 - 10 * cpu) for cpu in range(4)}
     found = read_topology(machine(tmp_path, "0-3", speeds), set(range(4)))
     assert (found.kind, found.performance) == ("uniform", (0, 1, 2, 3))
 

@@ -12,11 +12,12 @@ import pytest
 
 from agentd.wire import errors
 from agentd.wire.bodies import Content, decode_body, encode_body
+from agentd.wire.escapes import escaped, unescaped, value
 from agentd.wire.frames import FrameReader, FrameWriter
 from agentd.wire.messages import Chunk, ClientMessage, DaemonMessage
 from agentd.wire.names import Pattern, check_name, check_pattern, check_topic, id_prefix, id_text, id_value
 from agentd.wire.ndjson import LineReader, LineWriter, from_object, to_object, verb_of
-from agentd.wire.text import TextFace, escaped, unescaped, value
+from agentd.wire.text import TextFace
 
 VECTORS = Path(__file__).parent.parent / "clients" / "vectors"
 SIDES: dict[str, Any] = {"client": ClientMessage, "daemon": DaemonMessage}

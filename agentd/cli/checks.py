@@ -22,7 +22,7 @@ _MIN_FREE_FILES: Final = 1000
 _LOCKED_BYTES: Final = 8 << 20
 _FDS_A_CONNECTION: Final = 2
 _SPARE_FDS: Final = 32
-_GOOD_CLOCKS: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource")
+_GOOD_CLOCKS: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 
 
 def directories(patient: Patient) -> Iterator[Finding]:

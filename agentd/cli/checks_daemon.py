@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +14,8 @@ from agentd.cli import show
 from agentd.cli.patient import ERROR, NOTICE, OK, WARNING, Finding, Patient
 from agentd.host import counters, systemd
 from agentd.host.arguments import VERSION
-from agentd.host.directories import lock_holder
+from agentd.host.directories import lock_directory, lock_holder
+from agentd.wire.errors import AgentdError
 
 _OLD_MAIL_S: Final = 86400.0
 _VERY_OLD_MAIL_S: Final = 7 * 86400.0
@@ -102,22 +105,38 @@ def stale_files(patient: Patient) -> Iterator[Finding]:
             yield _removable(patient, path, "half written by a daemon that is gone")
     for name in counters.stale(patient.uid):
         found = True
-
-        def remove() -> str:
-            return f"removed {', '.join(counters.sweep(patient.uid))}"
-
+        own = name == counters.name_of(patient.runtime_dir, patient.uid)
         yield Finding(
-            "stale files", WARNING, f"/dev/shm/{name}: counters of a dead daemon", f"rm /dev/shm/{name}", remove
+            "stale files",
+            WARNING if own else NOTICE,
+            f"/dev/shm/{name}: counters of a dead daemon{'' if own else ' in another directory'}",
+            f"rm /dev/shm/{name}",
+            partial(_remove_segment, name, patient.uid),
         )
     if not found:
         yield Finding("stale files", OK, "none")
 
 
 def _dead_sockets(patient: Patient) -> list[Path]:
-    try:
-        return [patient.socket] if stat.S_ISSOCK(os.lstat(patient.socket).st_mode) else []
-    except OSError:
+    """The socket in the daemon's own place, if nobody listens on it. One named elsewhere may be anybody's."""
+    path = patient.socket
+    if path != patient.runtime_dir / "agentd.sock" or not _is_deaf(path):
         return []
+    return [path]
+
+
+def _is_deaf(path: Path) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _leftovers(directory: Path, pattern: str) -> list[Path]:
@@ -128,13 +147,27 @@ def _leftovers(directory: Path, pattern: str) -> list[Path]:
 
 
 def _removable(patient: Patient, path: Path, what: str) -> Finding:
-    def remove() -> str:
-        if lock_holder(patient.runtime_dir) is not None:
-            return f"left {path}: a daemon runs by now"
-        path.unlink(missing_ok=True)
-        return f"removed {path}"
+    return Finding("stale files", WARNING, f"{path}: {what}", f"rm {path}", partial(_remove, patient.runtime_dir, path))
 
-    return Finding("stale files", WARNING, f"{path}: {what}", f"rm {path}", remove)
+
+def _remove(runtime_dir: Path, path: Path) -> str:
+    """Under the lock, so that no daemon begins to live here meanwhile."""
+    try:
+        lock = lock_directory(runtime_dir)
+    except AgentdError as error:
+        return f"left {path}: {error.message}"
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and not _is_deaf(path):
+            return f"left {path}: somebody listens on it"
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+    return f"removed {path}"
+
+
+def _remove_segment(name: str, uid: int) -> str:
+    gone = counters.remove_stale(name, uid)
+    return f"removed /dev/shm/{name}" if gone else f"left /dev/shm/{name}: a daemon has it by now"
 
 
 def agents(patient: Patient) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentd.wire.messages import AgentView, StatsView, StatusView
 
 #: A daemon that takes longer to say how it is is in trouble itself.
-_PATIENCE_S: Final = 2.0
+_PATIENCE_S: Final = 0.7
 
 OK: Final = "ok"
 NOTICE: Final = "notice"  # good to know; nothing is wrong

@@ -1,8 +1,8 @@
 """The daemon's counters in shared memory: whoever may read them can, while the daemon is busy, stopped or dead.
 
 One segment a runtime directory, `agentd.<uid>.<hash of the directory>`, 0600, made anew by each daemon under the
-directory's lock and unlinked at its orderly end; what a killed one left is replaced by the next, and by `sweep` where
-there will be no next. Its one writer copies a snapshot in:
+directory's lock and unlinked at its orderly end; what a killed one left is replaced by the next, and by `agentctl
+doctor --fix` where there will be no next. Its one writer copies a snapshot in:
 
      0  magic, 8 bytes           24  pid, 8                  48  when, nanoseconds of CLOCK_BOOTTIME, 8
      8  turn, 8: odd while it    32  start of that process,  56  size of the snapshot, 4
@@ -19,6 +19,7 @@ import hashlib
 import mmap
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,6 +34,8 @@ _TURN: Final = struct.Struct("<Q")
 _PREFIX: Final = "agentd."
 _DIRECTORY: Final = "/dev/shm"
 _TRIES: Final = 100
+#: So long may a segment be without a word before its daemon is taken for dead.
+_BEING_MADE_S: Final = 60.0
 #: Room for what there is one of, and for an agent with the longest name.
 _FIXED_BYTES: Final = 8192
 _ROW_BYTES: Final = 512
@@ -166,21 +169,24 @@ def stale(uid: int) -> list[str]:
                 if os.fstat(file.fileno()).st_uid != uid:
                     continue
                 head = file.read(_HEAD.size)
+                old = time.time() - os.fstat(file.fileno()).st_mtime > _BEING_MADE_S
         except OSError:
             continue
         if len(head) == _HEAD.size and head.startswith(_MAGIC):
             _, _, _, pid, started, *_ = _HEAD.unpack(head)
             if start_of(pid) != started:
                 found.append(name)
+        elif old:  # its daemon died before it wrote a word
+            found.append(name)
     return found
 
 
-def sweep(uid: int) -> list[str]:
-    """Remove them; which they were."""
-    gone = stale(uid)
-    for name in gone:
-        _unlink(name)
-    return gone
+def remove_stale(name: str, uid: int) -> bool:
+    """Remove this one, if its daemon is still dead."""
+    if name not in stale(uid):
+        return False
+    _unlink(name)
+    return True
 
 
 def _unlink(name: str) -> None:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 #: Where a kind of machine says how fast its cores are, as a number a core; the first that is there counts.
 _CAPACITIES = ("cpu_capacity", "acpi_cppc/highest_perf")
-#: AMD's preferred cores differ by a few points on a uniform machine; kinds of cores differ by more.
-_SAME_KIND = 0.9
+#: AMD's preferred cores differ by some points on a uniform machine (236 to 206); kinds of cores differ by a third.
+_SAME_KIND = 0.8
 
 
 class Topology(NamedTuple):

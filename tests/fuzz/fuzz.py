@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FOUND = HERE.parent.parent / "build" / "fuzz"
 MAX_INPUT_BYTES = 4096
+_TIMEOUT_S = 20
 
 sys.path.insert(0, str(HERE))
 
@@ -38,7 +40,12 @@ def main() -> int:
         return mutate(chosen.face, corpus, chosen.seconds, chosen.seed or time.time_ns())
     with atheris.instrument_imports(include=["agentd"]):
         import connection
-    options = [f"-max_total_time={chosen.seconds}", f"-max_len={MAX_INPUT_BYTES}", "-timeout=20", "-rss_limit_mb=2048"]
+    options = [
+        f"-max_total_time={chosen.seconds}",
+        f"-max_len={MAX_INPUT_BYTES}",
+        f"-timeout={_TIMEOUT_S}",
+        "-rss_limit_mb=2048",
+    ]
     options += [f"-seed={chosen.seed}", f"-artifact_prefix={FOUND}/", "-verbosity=0", "-print_final_stats=1"]
     atheris.Setup(
         [sys.argv[0], *options, str(FOUND / chosen.face), str(corpus)],
@@ -58,6 +65,7 @@ def mutate(face: str, corpus: Path, seconds: int, seed: int) -> int:
     runs = 0
     while time.monotonic() < until:
         data = changed(chance, seeds)
+        signal.alarm(_TIMEOUT_S)  # ends the process: what takes so long goes on for ever
         try:
             connection.converse(face, data)
         except Exception:
@@ -66,6 +74,7 @@ def mutate(face: str, corpus: Path, seconds: int, seed: int) -> int:
             print(f"{broken} breaks it:", file=sys.stderr)
             raise
         runs += 1
+    signal.alarm(0)
     print(f"{face}: {runs} inputs")
     return 0 if runs else 1
 
