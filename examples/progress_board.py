@@ -45,17 +45,17 @@ async def board(ready: asyncio.Event) -> None:
 
 async def main() -> None:
     ready = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
+    async with connect("workers") as me, asyncio.TaskGroup() as group:
         group.create_task(board(ready))
         await ready.wait()  # an event goes to who subscribes by then
-        async with connect("workers") as me:
-            await asyncio.gather(*(work(me, name, steps) for name, steps in TASKS.items()))
+        for name, steps in TASKS.items():
+            group.create_task(work(me, name, steps))
 
 
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    except* errors.Unreachable as group:
-        sys.exit(str(group.exceptions[0]))
-    except* KeyboardInterrupt:
+    except errors.Unreachable as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
         sys.exit(130)
