@@ -18,8 +18,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from agentd.wire.bodies import Content, decode_body
-from agentd.wire.errors import AgentdError, BadBody, BadRequest, TooLarge
-from agentd.wire.frames import CHUNK_BYTES, FRAME_SLACK_BYTES, MAX_PIECES
+from agentd.wire.errors import AgentdError, BadBody, BadRequest
+from agentd.wire.frames import CHUNK_BYTES
+from agentd.wire.lines import Lines
 from agentd.wire.messages import Chunk, ClientMessage, DaemonMessage
 from agentd.wire.names import id_text, id_value
 
@@ -223,43 +224,12 @@ def _named(kind: type[msgspec.Struct], text: str) -> str:
     return re.sub(r"`\$\[(\d+)\][^`]*`", name, text)
 
 
-class LineReader:
+class LineReader(Lines):
     """Bytes to messages, a line each. A line that is no message comes out as a BadLine in its place."""
-
-    def __init__(self, max_body_bytes: int) -> None:
-        self._max_bytes = max_body_bytes + FRAME_SLACK_BYTES
-        self._pieces: list[bytes] = []
-        self._have = 0
-        self.frames = 0  # lines completed so far
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the other side owes the rest of a line."""
-        return bool(self._have)
-
-    @property
-    def unfinished_bytes(self) -> int:
-        """How much of it has come and is kept."""
-        return self._have
 
     def feed(self, data: bytes) -> list[Any]:
         """All messages completed by `data`, a BadLine for each line that is none; TooLarge for one without end."""
-        *lines, rest = data.split(b"\n")
-        if lines:
-            self.frames += len(lines)
-            lines[0] = b"".join((*self._pieces, lines[0]))
-            self._pieces.clear()
-            self._have = 0
-        if rest:
-            self._pieces.append(rest)
-            self._have += len(rest)
-            if len(self._pieces) > MAX_PIECES:
-                self._pieces = [b"".join(self._pieces)]
-        if self._have > self._max_bytes or any(len(line) > self._max_bytes for line in lines):
-            raise TooLarge(
-                f"A line is over the limit of {self._max_bytes} bytes", "Use the binary face for large bodies."
-            )
-        return [self._read(line) for line in lines if line.strip()]
+        return [self._read(line) for line in self.cut(data) if line.strip()]
 
     def _read(self, line: bytes) -> Any:
         try:

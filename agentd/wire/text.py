@@ -21,9 +21,10 @@ from typing import Any, Final
 import msgspec
 
 from agentd.wire.bodies import Content
-from agentd.wire.errors import BadRequest, TooLarge
+from agentd.wire.errors import BadRequest
 from agentd.wire.escapes import BadCommand, escaped, unescaped, value
-from agentd.wire.frames import CHUNK_BYTES, FRAME_SLACK_BYTES, MAX_PIECES
+from agentd.wire.frames import CHUNK_BYTES
+from agentd.wire.lines import Lines
 from agentd.wire.messages import (
     VERSION,
     Accepted,
@@ -77,13 +78,11 @@ class _Command:
         self.wait_s: float | None = None  # RECV: how long a message is waited for
 
 
-class TextFace:
+class TextFace(Lines):
     """One connection's lines: reader and writer in one, since an answer's form depends on its command."""
 
     def __init__(self, max_body_bytes: int) -> None:
-        self._max_bytes = max_body_bytes + FRAME_SLACK_BYTES
-        self._pieces: list[bytes] = []
-        self._have = 0
+        super().__init__(max_body_bytes)
         self._lines: deque[bytes] = deque()
         self._verbs: list[Any] = []
         self._out = bytearray()
@@ -94,19 +93,8 @@ class TextFace:
         self._joined = False
         self._takes = False
         self._name: str | None = None
-        self.frames = 0  # lines completed so far
 
     # What comes from the client.
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the other side owes the rest of a line."""
-        return bool(self._have)
-
-    @property
-    def unfinished_bytes(self) -> int:
-        """How much of it has come and is kept."""
-        return self._have
 
     @property
     def waiting(self) -> int:
@@ -130,20 +118,7 @@ class TextFace:
 
     def feed(self, data: bytes) -> list[Any]:
         """The verbs of the next command, if none is being done; TooLarge for a line without end."""
-        *lines, rest = data.split(b"\n")
-        if lines:
-            self.frames += len(lines)
-            lines[0] = b"".join((*self._pieces, lines[0]))
-            self._pieces.clear()
-            self._have = 0
-        if rest:
-            self._pieces.append(rest)
-            self._have += len(rest)
-            if len(self._pieces) > MAX_PIECES:
-                self._pieces = [b"".join(self._pieces)]
-        if self._have > self._max_bytes or any(len(line) > self._max_bytes for line in lines):
-            raise TooLarge(f"A line is over the limit of {self._max_bytes} bytes", "Use the binary face.")
-        for line in lines:
+        for line in self.cut(data):
             if _HTTP.search(line.removesuffix(b"\r")):
                 raise BadCommand("HTTP is not spoken here", "See clients/PROTOCOL.md for what is.")
             if line.strip():
