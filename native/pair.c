@@ -1,0 +1,230 @@
+/* Making, checking and mapping a pair's memory. What lies where, and why that is enough, stands in pair.h. */
+#define _GNU_SOURCE
+#include "pair.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3; older ones refuse it with EINVAL */
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+#define MAGIC "agentdP\n"
+#define BYTE_ORDER_MARK 0x01020304u
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+enum { HEADER_PAGE, RECEIVER_PAGE, SENDER_PAGE, N_PAGES };
+
+_Static_assert(sizeof(struct pair_header) == 72, "the header is read by other builds and languages");
+_Static_assert(offsetof(struct pair_header, total_bytes) == 24, "the header is read by other builds and languages");
+_Static_assert(offsetof(struct pair_header, verdict_capacity) == 64, "the header is read by other builds");
+_Static_assert(sizeof(struct pair_receiver_page) == 2 * PAIR_LINE_BYTES, "a line for each word");
+_Static_assert(offsetof(struct pair_receiver_page, gate) == PAIR_LINE_BYTES, "a line for each word");
+_Static_assert(sizeof(struct pair_receiver_page) <= PAIR_PAGE_BYTES, "a page holds it");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a gate that needs a lock can't be shared between processes");
+
+uint32_t pair_forks;
+
+static void note_fork(void)
+{
+    pair_forks++;
+}
+
+static pthread_once_t fork_watch = PTHREAD_ONCE_INIT;
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, note_fork);
+}
+
+static bool is_capacity(uint64_t capacity)
+{
+    return capacity >= RING_MIN_CAPACITY && capacity <= RING_MAX_CAPACITY && (capacity & (capacity - 1)) == 0;
+}
+
+/* The ring begins on a page of its own, whatever the verdict ring's size. */
+static uint64_t pages(uint64_t bytes)
+{
+    return (bytes + PAIR_PAGE_BYTES - 1) & ~(uint64_t)(PAIR_PAGE_BYTES - 1);
+}
+
+static struct pair_header header_of(const struct pair_shape *shape)
+{
+    uint64_t verdict_offset = (uint64_t)N_PAGES * PAIR_PAGE_BYTES;
+    uint64_t ring_offset = verdict_offset + pages(shape->verdict_capacity);
+    struct pair_header header = {
+        .version = PAIR_VERSION,
+        .byte_order = BYTE_ORDER_MARK,
+        .header_bytes = sizeof header,
+        .lane = (uint32_t)shape->lane,
+        .total_bytes = ring_offset + pages(shape->ring_capacity),
+        .number = shape->number,
+        .ring_offset = ring_offset,
+        .ring_capacity = shape->ring_capacity,
+        .verdict_offset = verdict_offset,
+        .verdict_capacity = shape->verdict_capacity,
+    };
+
+    memcpy(header.magic, MAGIC, sizeof header.magic);
+    return header;
+}
+
+uint64_t pair_total_bytes(const struct pair_shape *shape)
+{
+    if (!is_capacity(shape->ring_capacity) || !is_capacity(shape->verdict_capacity))
+        return 0;
+    if (shape->lane != PAIR_CRITICAL && shape->lane != PAIR_HIGH)
+        return 0;
+    return header_of(shape).total_bytes;
+}
+
+static int write_header(int fd, const struct pair_header *header)
+{
+    ssize_t written = pwrite(fd, header, sizeof *header, 0);
+
+    if (written < 0)
+        return -errno;
+    return written == (ssize_t)sizeof *header ? 0 : -EIO;
+}
+
+static int fill_and_seal(int fd, const struct pair_header *header)
+{
+    int error;
+
+    /* ftruncate() alone would promise pages that a full tmpfs can't give: SIGBUS at the first touch. */
+    do
+        error = posix_fallocate(fd, 0, (off_t)header->total_bytes);
+    while (error == EINTR);
+    if (error)
+        return -error;
+    error = write_header(fd, header);
+    if (error)
+        return error;
+    return fcntl(fd, F_ADD_SEALS, SEALS) < 0 ? -errno : 0;
+}
+
+int pair_create(const struct pair_shape *shape, int *fd)
+{
+    struct pair_header header = header_of(shape);
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int made, error;
+
+    if (!pair_total_bytes(shape))
+        return -EINVAL;
+    made = memfd_create("agentd-pair", flags | MFD_NOEXEC_SEAL);
+    if (made < 0 && errno == EINVAL)
+        made = memfd_create("agentd-pair", flags);
+    if (made < 0)
+        return -errno;
+    error = fill_and_seal(made, &header);
+    if (error) {
+        close(made);
+        return error;
+    }
+    *fd = made;
+    return 0;
+}
+
+static int check_size_and_seals(int fd, uint64_t total_bytes)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+    struct stat status;
+
+    if (seals < 0) /* no memfd at all */
+        return errno == EINVAL ? -EPROTO : -errno;
+    if ((seals & SEALS) != SEALS)
+        return -EPERM;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    return status.st_size == (off_t)total_bytes ? 0 : -EPROTO;
+}
+
+/* Read by pread() into private memory: what was checked is what is used, and a hole is no SIGBUS. */
+static int check_header(int fd, const struct pair_header *expected)
+{
+    struct pair_header found;
+    ssize_t bytes = pread(fd, &found, sizeof found, 0);
+
+    if (bytes < 0)
+        return -errno;
+    return bytes == (ssize_t)sizeof found && memcmp(&found, expected, sizeof found) == 0 ? 0 : -EPROTO;
+}
+
+/* Every page resident and writable now, in this mapping: no fault later, and a refusal instead of a signal. */
+static int populate(void *memory, size_t bytes)
+{
+    if (madvise(memory, bytes, MADV_DONTFORK) < 0)
+        return -errno;
+    if (madvise(memory, bytes, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    return errno == EFAULT ? -ENOSPC : -errno;
+}
+
+static void open_ends(struct pair *pair, const struct pair_header *header)
+{
+    struct pair_sender_page *sender_page = (void *)(pair->memory + SENDER_PAGE * PAIR_PAGE_BYTES);
+    uint8_t *ring = pair->memory + header->ring_offset;
+    uint8_t *verdicts = pair->memory + header->verdict_offset;
+
+    pair->receiver_page = (void *)(pair->memory + RECEIVER_PAGE * PAIR_PAGE_BYTES);
+    /* Can't fail: the shape was checked. */
+    if (pair->end == PAIR_SENDER) {
+        ring_open_writer(&pair->sender.ring, ring, header->ring_capacity, &pair->receiver_page->position, 0);
+        ring_open_reader(
+            &pair->sender.verdicts, verdicts, header->verdict_capacity, &sender_page->verdict_position, 0);
+    } else {
+        ring_open_reader(&pair->receiver.ring, ring, header->ring_capacity, &pair->receiver_page->position, 0);
+        ring_open_writer(
+            &pair->receiver.verdicts, verdicts, header->verdict_capacity, &sender_page->verdict_position, 0);
+    }
+}
+
+int pair_attach(struct pair *pair, int fd, const struct pair_shape *expected, enum pair_end end)
+{
+    struct pair_header header = header_of(expected);
+    void *memory;
+    int error;
+
+    if (!pair_total_bytes(expected) || (end != PAIR_SENDER && end != PAIR_RECEIVER))
+        return -EINVAL;
+    pthread_once(&fork_watch, watch_forks);
+    error = check_size_and_seals(fd, header.total_bytes);
+    if (!error)
+        error = check_header(fd, &header);
+    if (error)
+        return error;
+    memory = mmap(NULL, header.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    error = populate(memory, header.total_bytes);
+    if (error) {
+        munmap(memory, header.total_bytes);
+        return error;
+    }
+    *pair = (struct pair){
+        .shape = *expected, .end = end, .forks = pair_forks, .memory = memory, .total_bytes = header.total_bytes};
+    open_ends(pair, &header);
+    return 0;
+}
+
+void pair_detach(struct pair *pair)
+{
+    /* A child has no such mapping, and may have another in its place. */
+    if (pair->memory && pair_is_own(pair))
+        munmap(pair->memory, pair->total_bytes);
+    pair->memory = NULL;
+}
+
+void pair_set_gate(struct pair *pair, enum pair_gate bit, bool on)
+{
+    if (on)
+        atomic_fetch_or_explicit(&pair->receiver_page->gate, (uint32_t)bit, memory_order_relaxed);
+    else
+        atomic_fetch_and_explicit(&pair->receiver_page->gate, ~(uint32_t)bit, memory_order_relaxed);
+}
