@@ -11,6 +11,9 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3; older ones refuse it with EINVAL */
 #endif
+#ifndef MFD_HUGETLB
+#define MFD_HUGETLB 0x0004U
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
@@ -18,6 +21,9 @@
 #define MAGIC "agentdP\n"
 #define BYTE_ORDER_MARK 0x01020304u
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+/* The usual size of a huge page, and the only one that is asked for. */
+#define HUGE_PAGE_BYTES (UINT64_C(2) << 20)
+#define HUGE_PAGE_FLAGS (MFD_HUGETLB | 21U << 26)
 
 enum { HEADER_PAGE, RECEIVER_PAGE, SENDER_PAGE, N_PAGES };
 
@@ -26,7 +32,8 @@ _Static_assert(offsetof(struct pair_header, total_bytes) == 24, "the header is r
 _Static_assert(offsetof(struct pair_header, verdict_capacity) == 64, "the header is read by other builds");
 _Static_assert(sizeof(struct pair_receiver_page) == 2 * PAIR_LINE_BYTES, "a line for each word");
 _Static_assert(offsetof(struct pair_receiver_page, gate) == PAIR_LINE_BYTES, "a line for each word");
-_Static_assert(sizeof(struct pair_receiver_page) <= PAIR_PAGE_BYTES, "a page holds it");
+_Static_assert(offsetof(struct pair_sender_page, gate) == PAIR_LINE_BYTES, "a line for each word");
+_Static_assert(sizeof(struct pair_sender_page) == 2 * PAIR_LINE_BYTES, "a line for each word");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a gate that needs a lock can't be shared between processes");
 
 uint32_t pair_forks;
@@ -52,6 +59,11 @@ static bool is_capacity(uint64_t capacity)
 static uint64_t pages(uint64_t bytes)
 {
     return (bytes + PAIR_PAGE_BYTES - 1) & ~(uint64_t)(PAIR_PAGE_BYTES - 1);
+}
+
+static uint64_t huge_pages_of(uint64_t bytes)
+{
+    return (bytes + HUGE_PAGE_BYTES - 1) & ~(HUGE_PAGE_BYTES - 1);
 }
 
 static struct pair_header header_of(const struct pair_shape *shape)
@@ -84,35 +96,39 @@ uint64_t pair_total_bytes(const struct pair_shape *shape)
     return header_of(shape).total_bytes;
 }
 
-static int write_header(int fd, const struct pair_header *header)
+/* By a mapping of its own: files of huge pages know no pwrite(). */
+static int write_header(int fd, const struct pair_header *header, uint64_t file_bytes)
 {
-    ssize_t written = pwrite(fd, header, sizeof *header, 0);
+    void *memory = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
-    if (written < 0)
+    if (memory == MAP_FAILED)
         return -errno;
-    return written == (ssize_t)sizeof *header ? 0 : -EIO;
+    memcpy(memory, header, sizeof *header);
+    munmap(memory, file_bytes);
+    return 0;
 }
 
-static int fill_and_seal(int fd, const struct pair_header *header)
+static int fill_and_seal(int fd, const struct pair_header *header, uint64_t file_bytes)
 {
     int error;
 
     /* ftruncate() alone would promise pages that a full tmpfs can't give: SIGBUS at the first touch. */
     do
-        error = posix_fallocate(fd, 0, (off_t)header->total_bytes);
+        error = posix_fallocate(fd, 0, (off_t)file_bytes);
     while (error == EINTR);
     if (error)
         return -error;
-    error = write_header(fd, header);
+    error = write_header(fd, header, file_bytes);
     if (error)
         return error;
     return fcntl(fd, F_ADD_SEALS, SEALS) < 0 ? -errno : 0;
 }
 
-int pair_create(const struct pair_shape *shape, int *fd)
+int pair_create(const struct pair_shape *shape, bool huge_pages, int *fd)
 {
     struct pair_header header = header_of(shape);
-    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    uint64_t file_bytes = huge_pages ? huge_pages_of(header.total_bytes) : header.total_bytes;
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge_pages ? HUGE_PAGE_FLAGS : 0);
     int made, error;
 
     if (!pair_total_bytes(shape))
@@ -122,7 +138,7 @@ int pair_create(const struct pair_shape *shape, int *fd)
         made = memfd_create("agentd-pair", flags);
     if (made < 0)
         return -errno;
-    error = fill_and_seal(made, &header);
+    error = fill_and_seal(made, &header, file_bytes);
     if (error) {
         close(made);
         return error;
@@ -131,7 +147,8 @@ int pair_create(const struct pair_shape *shape, int *fd)
     return 0;
 }
 
-static int check_size_and_seals(int fd, uint64_t total_bytes)
+/* Checks all that makes the memory safe to map; says how much of it there is. */
+static int check_size_and_seals(int fd, uint64_t total_bytes, uint64_t *file_bytes)
 {
     int seals = fcntl(fd, F_GET_SEALS);
     struct stat status;
@@ -142,18 +159,8 @@ static int check_size_and_seals(int fd, uint64_t total_bytes)
         return -EPERM;
     if (fstat(fd, &status) < 0)
         return -errno;
-    return status.st_size == (off_t)total_bytes ? 0 : -EPROTO;
-}
-
-/* Read by pread() into private memory: what was checked is what is used, and a hole is no SIGBUS. */
-static int check_header(int fd, const struct pair_header *expected)
-{
-    struct pair_header found;
-    ssize_t bytes = pread(fd, &found, sizeof found, 0);
-
-    if (bytes < 0)
-        return -errno;
-    return bytes == (ssize_t)sizeof found && memcmp(&found, expected, sizeof found) == 0 ? 0 : -EPROTO;
+    *file_bytes = (uint64_t)status.st_size;
+    return *file_bytes == total_bytes || *file_bytes == huge_pages_of(total_bytes) ? 0 : -EPROTO;
 }
 
 /* Every page resident and writable now, in this mapping: no fault later, and a refusal instead of a signal. */
@@ -171,44 +178,57 @@ static void open_ends(struct pair *pair, const struct pair_header *header)
     struct pair_sender_page *sender_page = (void *)(pair->memory + SENDER_PAGE * PAIR_PAGE_BYTES);
     uint8_t *ring = pair->memory + header->ring_offset;
     uint8_t *verdicts = pair->memory + header->verdict_offset;
+    uint64_t ring_capacity = header->ring_capacity, verdict_capacity = header->verdict_capacity;
 
     pair->receiver_page = (void *)(pair->memory + RECEIVER_PAGE * PAIR_PAGE_BYTES);
     /* Can't fail: the shape was checked. */
     if (pair->end == PAIR_SENDER) {
-        ring_open_writer(&pair->sender.ring, ring, header->ring_capacity, &pair->receiver_page->position, 0);
-        ring_open_reader(
-            &pair->sender.verdicts, verdicts, header->verdict_capacity, &sender_page->verdict_position, 0);
+        pair->own_gate = &sender_page->gate;
+        pair->peer_gate = &pair->receiver_page->gate;
+        ring_open_writer(&pair->sender.ring, ring, ring_capacity, &pair->receiver_page->position, 0);
+        ring_open_reader(&pair->sender.verdicts, verdicts, verdict_capacity, &sender_page->verdict_position, 0);
     } else {
-        ring_open_reader(&pair->receiver.ring, ring, header->ring_capacity, &pair->receiver_page->position, 0);
-        ring_open_writer(
-            &pair->receiver.verdicts, verdicts, header->verdict_capacity, &sender_page->verdict_position, 0);
+        pair->own_gate = &pair->receiver_page->gate;
+        pair->peer_gate = &sender_page->gate;
+        ring_open_reader(&pair->receiver.ring, ring, ring_capacity, &pair->receiver_page->position, 0);
+        ring_open_writer(&pair->receiver.verdicts, verdicts, verdict_capacity, &sender_page->verdict_position, 0);
     }
+}
+
+/* The header is copied once into private memory: what was checked is what is used. */
+static int check_header(const void *memory, const struct pair_header *expected)
+{
+    struct pair_header found;
+
+    memcpy(&found, memory, sizeof found);
+    return memcmp(&found, expected, sizeof found) == 0 ? 0 : -EPROTO;
 }
 
 int pair_attach(struct pair *pair, int fd, const struct pair_shape *expected, enum pair_end end)
 {
     struct pair_header header = header_of(expected);
+    uint64_t file_bytes = 0;
     void *memory;
     int error;
 
     if (!pair_total_bytes(expected) || (end != PAIR_SENDER && end != PAIR_RECEIVER))
         return -EINVAL;
     pthread_once(&fork_watch, watch_forks);
-    error = check_size_and_seals(fd, header.total_bytes);
-    if (!error)
-        error = check_header(fd, &header);
+    error = check_size_and_seals(fd, header.total_bytes, &file_bytes);
     if (error)
         return error;
-    memory = mmap(NULL, header.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    memory = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED)
         return -errno;
-    error = populate(memory, header.total_bytes);
+    error = populate(memory, file_bytes);
+    if (!error)
+        error = check_header(memory, &header);
     if (error) {
-        munmap(memory, header.total_bytes);
+        munmap(memory, file_bytes);
         return error;
     }
-    *pair = (struct pair){
-        .shape = *expected, .end = end, .forks = pair_forks, .memory = memory, .total_bytes = header.total_bytes};
+    *pair =
+        (struct pair){.shape = *expected, .end = end, .forks = pair_forks, .memory = memory, .total_bytes = file_bytes};
     open_ends(pair, &header);
     return 0;
 }
@@ -221,10 +241,15 @@ void pair_detach(struct pair *pair)
     pair->memory = NULL;
 }
 
+int pair_lock(struct pair *pair)
+{
+    return mlock(pair->memory, pair->total_bytes) < 0 ? -errno : 0;
+}
+
 void pair_set_gate(struct pair *pair, enum pair_gate bit, bool on)
 {
     if (on)
-        atomic_fetch_or_explicit(&pair->receiver_page->gate, (uint32_t)bit, memory_order_relaxed);
+        atomic_fetch_or_explicit(pair->own_gate, (uint32_t)bit, memory_order_relaxed);
     else
-        atomic_fetch_and_explicit(&pair->receiver_page->gate, ~(uint32_t)bit, memory_order_relaxed);
+        atomic_fetch_and_explicit(pair->own_gate, ~(uint32_t)bit, memory_order_relaxed);
 }

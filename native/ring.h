@@ -183,8 +183,8 @@ static inline int ring_peek(struct ring_reader *reader, const uint8_t **body, ui
 {
     uint64_t place = reader->position & reader->mask;
     /* PAIRS WITH the releases in ring_commit(). Read once: what is checked below is what is used. */
-    uint64_t word = atomic_load_explicit(
-        (const _Atomic uint64_t *)(const void *)(reader->data + place), memory_order_acquire);
+    uint64_t word =
+        atomic_load_explicit((const _Atomic uint64_t *)(const void *)(reader->data + place), memory_order_acquire);
     uint32_t bytes = (uint32_t)word;
 
     if (word == 0)

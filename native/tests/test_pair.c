@@ -18,7 +18,7 @@ static int create(void)
 {
     int fd;
 
-    CHECK(pair_create(&shape, &fd) == 0);
+    CHECK(pair_create(&shape, false, &fd) == 0);
     return fd;
 }
 
@@ -47,11 +47,11 @@ static void test_shapes(void)
     CHECK(pair_total_bytes(&shape) == 3 * 4096 + 4096 + 4096);
     wrong.ring_capacity = 4095;
     CHECK(pair_total_bytes(&wrong) == 0);
-    CHECK(pair_create(&wrong, &fd) == -EINVAL);
+    CHECK(pair_create(&wrong, false, &fd) == -EINVAL);
     check_refused(fd, &wrong, -EINVAL);
     wrong = shape;
     wrong.lane = 3;
-    CHECK(pair_create(&wrong, &fd) == -EINVAL);
+    CHECK(pair_create(&wrong, false, &fd) == -EINVAL);
     CHECK(pair_attach(&pair, fd, &shape, 3) == -EINVAL);
     close(fd);
 }
@@ -116,21 +116,21 @@ static void test_gate(void)
     int fd = create();
     struct pair sender = attach(fd, PAIR_SENDER), receiver = attach(fd, PAIR_RECEIVER);
 
-    CHECK(pair_may_send(&sender) == 0);
+    CHECK(pair_peer(&sender) == 0);
     pair_set_gate(&receiver, PAIR_PAUSED, true);
-    CHECK(pair_may_send(&sender) == -EBUSY);
+    CHECK(pair_peer(&sender) == -EBUSY);
     CHECK(!pair_publish(&sender)); /* nobody sleeps */
     pair_arm(&receiver);
     CHECK(pair_publish(&sender));
     CHECK(!pair_publish(&sender)); /* it was rung already */
-    CHECK(pair_may_send(&sender) == -EBUSY);
+    CHECK(pair_peer(&sender) == -EBUSY);
     pair_arm(&receiver);
     pair_disarm(&receiver);
     CHECK(!pair_publish(&sender));
     pair_set_gate(&receiver, PAIR_PAUSED, false);
-    CHECK(pair_may_send(&sender) == 0);
+    CHECK(pair_peer(&sender) == 0);
     pair_set_gate(&receiver, PAIR_CLOSED, true);
-    CHECK(pair_may_send(&sender) == -ESHUTDOWN);
+    CHECK(pair_peer(&sender) == -ESHUTDOWN);
     pair_detach(&sender);
     pair_detach(&receiver);
     pair_detach(&receiver); /* once is enough, twice does no harm */

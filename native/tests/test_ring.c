@@ -81,7 +81,8 @@ static void test_shapes(struct shared *shared)
 {
     struct ring_writer writer;
     struct ring_reader reader;
-    uint64_t wrong[] = {0, 8, RING_MIN_CAPACITY / 2, RING_MIN_CAPACITY + 8, RING_MAX_CAPACITY * UINT64_C(2), UINT64_MAX};
+    uint64_t wrong[] = {0,         8, RING_MIN_CAPACITY / 2, RING_MIN_CAPACITY + 8, RING_MAX_CAPACITY * UINT64_C(2),
+                        UINT64_MAX};
 
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         CHECK(ring_open_writer(&writer, shared->data, wrong[i], &shared->reader_position, 0) == -EINVAL);
