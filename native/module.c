@@ -1,19 +1,14 @@
 /*
- * agentd._native: the one file of the core that knows Python. It converts arguments and results, nothing else; what
- * each function promises its caller is written in agentd/_native.pyi. The module has no state. The GIL is kept
- * throughout: no function here blocks.
+ * agentd._native: its functions, and the module itself. The module_*.c files alone know Python; they convert arguments
+ * and results, and what each function promises its caller is written in agentd/_native.pyi.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <errno.h>
+#include "module.h"
 
 #include "clock.h"
 #include "crc32c.h"
 #include "probe.h"
 
-/* The single place where −errno becomes an exception: OSError or its subclass for that number. */
-static PyObject *raise_errno(int64_t result)
+PyObject *raise_errno(int64_t result)
 {
     errno = (int)-result;
     return PyErr_SetFromErrno(PyExc_OSError);
@@ -60,6 +55,33 @@ static PyObject *native_io_uring_errno(PyObject *Py_UNUSED(module), PyObject *Py
     return PyLong_FromLong(-probe_io_uring());
 }
 
+static PyObject *native_create_pair(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned long long number, ring_bytes, verdict_bytes;
+    int lane, huge_pages, fd, error;
+    struct pair_shape shape;
+
+    if (!PyArg_ParseTuple(args, "iKKKp:create_pair", &lane, &number, &ring_bytes, &verdict_bytes, &huge_pages))
+        return NULL;
+    shape = (struct pair_shape){
+        .lane = (enum pair_lane)lane,
+        .number = number,
+        .ring_capacity = ring_bytes,
+        .verdict_capacity = verdict_bytes,
+    };
+    error = pair_create(&shape, huge_pages, &fd);
+    return error ? raise_errno(error) : PyLong_FromLong(fd);
+}
+
+static PyObject *native_message_id(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned long long number, position;
+
+    if (!PyArg_ParseTuple(args, "KK:message_id", &number, &position))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(record_id(number, position));
+}
+
 PyDoc_STRVAR(boottime_ns_doc, "boottime_ns($module, /)\n--\n\nNanoseconds since boot, time asleep included.");
 PyDoc_STRVAR(
     monotonic_ns_doc,
@@ -77,10 +99,45 @@ static PyMethodDef native_methods[] = {
     {"monotonic_ns", native_monotonic_ns, METH_NOARGS, monotonic_ns_doc},
     {"io_uring_errno", native_io_uring_errno, METH_NOARGS, io_uring_errno_doc},
     {"crc32c", (PyCFunction)(void (*)(void))native_crc32c, METH_FASTCALL, crc32c_doc},
+    {"create_pair", native_create_pair, METH_VARARGS, PyDoc_STR("The memfd of a fresh pair.")},
+    {"message_id", native_message_id, METH_VARARGS, PyDoc_STR("The id of a direct message.")},
     {NULL, NULL, 0, NULL},
 };
 
+PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+
+    if (type && PyModule_AddType(module, type) < 0)
+        Py_CLEAR(type);
+    return type;
+}
+
+static int native_exec(PyObject *module)
+{
+    return add_channel(module) < 0 || add_incoming(module) < 0 || add_mailbox(module) < 0 ? -1 : 0;
+}
+
+static int native_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct module_state *state = PyModule_GetState(module);
+
+    Py_VISIT(state->record);
+    Py_VISIT(state->incoming);
+    return 0;
+}
+
+static int native_clear(PyObject *module)
+{
+    struct module_state *state = PyModule_GetState(module);
+
+    Py_CLEAR(state->record);
+    Py_CLEAR(state->incoming);
+    return 0;
+}
+
 static PyModuleDef_Slot native_slots[] = {
+    {Py_mod_exec, native_exec},
 #if defined(Py_mod_multiple_interpreters)
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
@@ -90,11 +147,13 @@ static PyModuleDef_Slot native_slots[] = {
     {0, NULL},
 };
 
-static PyModuleDef native_module = {
+PyModuleDef native_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "agentd._native",
     .m_doc = PyDoc_STR("agentd's C core. The full documentation is in agentd/_native.pyi."),
-    .m_size = 0,
+    .m_size = sizeof(struct module_state),
+    .m_traverse = native_traverse,
+    .m_clear = native_clear,
     .m_methods = native_methods,
     .m_slots = native_slots,
 };

@@ -249,7 +249,8 @@ int pair_lock(struct pair *pair)
 void pair_set_gate(struct pair *pair, enum pair_gate bit, bool on)
 {
     if (on)
-        atomic_fetch_or_explicit(pair->own_gate, (uint32_t)bit, memory_order_relaxed);
+        /* PAIRS WITH the acquire in pair_peer(). */
+        atomic_fetch_or_explicit(pair->own_gate, (uint32_t)bit, memory_order_release);
     else
         atomic_fetch_and_explicit(pair->own_gate, ~(uint32_t)bit, memory_order_relaxed);
 }

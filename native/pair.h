@@ -133,7 +133,8 @@ static inline bool pair_is_own(const struct pair *pair)
 /* What the other end says of itself: 0; -ESHUTDOWN when it has left, -EBUSY while it is paused. */
 static inline int pair_peer(const struct pair *pair)
 {
-    uint32_t gate = atomic_load_explicit(pair->peer_gate, memory_order_relaxed);
+    /* PAIRS WITH the release in pair_set_gate(): who sees it closed sees all that was written before. */
+    uint32_t gate = atomic_load_explicit(pair->peer_gate, memory_order_acquire);
 
     if (gate & PAIR_CLOSED)
         return -ESHUTDOWN;
