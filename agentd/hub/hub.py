@@ -121,6 +121,7 @@ class Hub:
             agent.ended.entries.clear()
             for place in (agent.waiting, agent.delayed, agent.detached, agent.requests, agent.dead):
                 place.clear()
+        self.receipts.entries.clear()
         for session in self.sessions:
             session.held.clear()
             session.asking.clear()

@@ -164,6 +164,8 @@ def converse(face: str, data: bytes) -> None:
     connection.close("the input is over")
     loop.settle()
     hub_invariants.check(world.hub, loop.now, 1 << 30)
+    builder.close("the input is over")
+    world.hub.let_go()  # or what waits keeps this world for ever: the collector does not see it
 
 
 def _check_answers(face: str, out: bytes) -> None:
