@@ -26,7 +26,7 @@ code := $(wildcard agentd clients/python tests bench examples .ci/requirements)
 # Folders too: a deleted file changes only its folder.
 sources := $(shell find agentd clients/python/agentd_client native systemd -name __pycache__ -prune -o \
 	\( -type d -o -name '*.[ch]' -o -name '*.py' -o -name '*.pyi' -o -name meson.build -o -name 'agentd*.s*' \) -print 2>/dev/null)
-c_files := $(filter %.c %.h,$(sources))
+c_files := $(filter %.c %.h,$(sources)) $(wildcard bench/*.[ch])
 
 ##@ Use
 .PHONY: help build demo
@@ -85,14 +85,18 @@ format: .venv/installed-check ## bring Python and C into the project's format
 	.venv/bin/clang-format -i $(c_files)
 
 ##@ Measure
-.PHONY: bench-normal bench-smoke
+.PHONY: bench-normal bench-critical bench-smoke
 bench-normal: build .venv/installed-bench ## measure NORMAL beside NATS and Redis (installs both with apt-get)
 	@missing=; for rival in nats-server redis-server; do command -v $$rival >/dev/null || missing="$$missing $$rival"; done; \
 	[ -z "$$missing" ] || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $$missing; }
 	.venv/bin/python bench/normal.py $(ARGS)
 
+bench-critical: build ## measure CRITICAL beside the cache line between two cores
+	.venv/bin/python bench/critical.py $(ARGS)
+
 bench-smoke: build ## run each measurement for a moment, without rivals: does it still work?
 	.venv/bin/python bench/normal.py --smoke $(ARGS)
+	.venv/bin/python bench/critical.py --smoke $(ARGS)
 
 ##@ Housekeeping
 .PHONY: preflight clean

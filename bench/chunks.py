@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import contender
 import machine
@@ -48,7 +48,13 @@ class Chunk(Generic[R]):
         return self.before.agrees(self.after)
 
 
-def alternate(turns: Mapping[str, Callable[[], R]], count: int, floor: Floor) -> dict[str, list[Chunk[R]]]:
+class Floors(Protocol):
+    """What reads the floor: floor.Floor, or core.Core."""
+
+    def read(self) -> Reading: ...
+
+
+def alternate(turns: Mapping[str, Callable[[], R]], count: int, floor: Floors) -> dict[str, list[Chunk[R]]]:
     """Chunks of each in turn after its warm-up, until `count` of each are worth keeping or twice as many were tried."""
     for turn in turns.values():
         for _ in range(WARM_UP_CHUNKS):

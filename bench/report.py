@@ -124,8 +124,8 @@ def print_figures(report: Report) -> None:
     rows = [["what", "contender", "size", "regime", "figure", "range", "p99", "p99.9", "max", "verified"]]
     for f in report.figures:
         s = f.summary
-        in_ms = 1000 if f.unit == "ms" else 1
-        tail = [_number(round(v / in_ms)) for v in (s.p99_us, s.p999_us, s.max_us)] if s else ["", "", ""]
+        in_unit = {"ms": 1000, "ns": 0.001}.get(f.unit, 1)
+        tail = [_number(round(v / in_unit)) for v in (s.p99_us, s.p999_us, s.max_us)] if s else ["", "", ""]
         value = f"{_number(f.value)} {f.unit}"
         size = f"{f.size_bytes} B" if f.size_bytes else ""
         verified = f"{f.verified:,}" if f.verified else ""

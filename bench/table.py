@@ -27,12 +27,16 @@ class Table:
         for row, by_run in sorted(self._rows.items()):
             yield row, list(by_run.values())
 
-    def ratios(self, size_bytes: int, ours: str, theirs: str) -> list[float]:
-        """Ours divided by theirs, for every run and regime that has both."""
+    def ratios(self, size_bytes: int, ours: str, theirs: str, only: str = "") -> list[float]:
+        """Ours divided by theirs, for every run and regime that has both, or for `only` that regime."""
         return [
             value / rival
             for (size, regime, name), by_run in sorted(self._rows.items())
-            if size == size_bytes and name == ours
+            if size == size_bytes and name == ours and only in ("", regime)
             for run, value in by_run.items()
             if (rival := self._rows.get((size, regime, theirs), {}).get(run))
         ]
+
+    def of(self, name: str, only: str = "") -> list[float]:
+        """The values of one contender, for every run and regime, or for `only` that regime."""
+        return [v for (_, regime, n), by_run in self.rows() if n == name and only in ("", regime) for v in by_run]

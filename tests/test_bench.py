@@ -107,6 +107,27 @@ def test_startup() -> None:
     assert sends["value"] > figures(report, "python -c pass, wall p50")["python", 0]["value"] > 0
 
 
+def test_critical() -> None:
+    report = smoke("critical")
+    check(report, "critical")
+    if report["machine"]["cores"] < 2:
+        pytest.skip("two ends that spin need two cores")
+    ways = figures(report, "one way p50")
+    assert sorted(ways) == [(name, 64) for name in ("crowded", "floor", "record", "ring")]
+    for (name, _), way in ways.items():
+        assert way["value"] > 0
+        if name != "floor":
+            summary = way["summary"]
+            assert way["verified"] == summary["count"] > 0
+            assert 0 < summary["p50_us"] <= summary["p99_us"] <= summary["p999_us"] <= summary["max_us"]
+    assert ("batched", 64) in figures(report, "rate")
+    assert ("enqueue", 64) in figures(report, "cost to the sender")
+
+
+def test_the_c_of_the_benchmark_has_no_warnings(bench: Path, tmp_path: Path) -> None:
+    assert import_module("core").build(tmp_path / "critical", "-Wall", "-Wextra", "-Werror") == ""
+
+
 def test_normal_collects_the_reports() -> None:
     done = subprocess.run(
         [sys.executable, BENCH / "normal.py", "--smoke", "--json", "startup"],
@@ -151,6 +172,16 @@ def test_percentiles_are_samples(bench: Path) -> None:
     assert (summary.p50_us, summary.p99_us, summary.p999_us) == (501, 991, 1000)
     with pytest.raises(ValueError, match="Nothing"):
         import_module("sampler").Sampler().summary()
+
+
+def test_a_tally_has_the_percentiles_of_its_samples(bench: Path) -> None:
+    module = import_module("sampler")
+    samples = [1000 * value for value in range(1, 1001)] * 2
+    tally = module.Tally((value, samples.count(value)) for value in set(samples))
+    assert tally.summary() == module.Sampler(samples).summary()
+    assert tally.summary(2).p50_us == tally.rank(0.5) / 2000
+    with pytest.raises(ValueError, match="Nothing"):
+        module.Tally().rank(0.5)
 
 
 def test_a_chunk_is_dropped_when_the_floor_moved(bench: Path) -> None:

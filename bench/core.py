@@ -1,0 +1,93 @@
+"""CRITICAL's C core, measured by critical.c: this builds that program over native/ and talks to it.
+
+The program is compiled on first use into a temporary directory, as the package builds the core: -O2, no flags of this
+machine. It reads the bare cache line with the same two processes, clock and loop as everything else, so it is the
+floor of critical.py too (`read`, as floor.Floor has it).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import machine
+import process
+from floor import Reading
+from sampler import Tally
+
+Answer = dict[str, list[tuple[int, int]] | float]
+
+FLOOR_MS: Final = 5
+_HERE: Final = Path(__file__).parent
+_NATIVE: Final = _HERE.parent / "native"
+_SOURCES: Final = (_HERE / "critical.c", *(_NATIVE / f"{name}.c" for name in ("mailbox", "pair", "ring")))
+
+
+def build(program: Path, *flags: str) -> str:
+    """Why it could not be compiled; empty when it was."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return "it needs a C compiler"
+    files = ["-I", str(_NATIVE), *map(str, _SOURCES), "-o", str(program)]
+    command = [compiler, "-O2", "-std=gnu11", "-pthread", *flags, *files]
+    built = subprocess.run(command, capture_output=True, text=True)
+    return built.stderr.strip() if built.returncode else ""
+
+
+class Core:
+    """The two C processes. `missing` says why there are none."""
+
+    def __init__(self, home: Path) -> None:
+        cores = machine.end_cores()
+        self.missing = "two ends need two cores" if cores is None else build(home / "critical")
+        self._child: subprocess.Popen[str] | None = None
+        if cores and not self.missing:
+            self._child = process.spawn([str(home / "critical"), *map(str, cores)])
+
+    def read(self) -> Reading:
+        """The floor now."""
+        return Reading(self.trips("floor", FLOOR_MS)().rank(0.5) / 2 if self._child else 0.0)
+
+    def trips(self, what: str, span_ms: int) -> Callable[[], Tally]:
+        """Turns of round trips."""
+
+        def turn() -> Tally:
+            counted = self._ask(what, span_ms)["trips"]
+            assert isinstance(counted, list)
+            return Tally(counted)
+
+        return turn
+
+    def value(self, what: str, span_ms: int) -> Callable[[], float]:
+        """Turns of a rate, or of what one costs."""
+
+        def turn() -> float:
+            (value,) = self._ask(what, span_ms).values()
+            assert isinstance(value, float | int)
+            return float(value)
+
+        return turn
+
+    def _ask(self, what: str, span_ms: int) -> Answer:
+        child = self._child
+        assert child is not None and child.stdin is not None and child.stdout is not None
+        try:
+            child.stdin.write(f"{what} {span_ms}\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has said why
+        line = child.stdout.readline()
+        if not line:
+            raise RuntimeError(f"critical.c failed at {what} with status {child.wait()}")
+        answer: Answer = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End both processes."""
+        if self._child is not None:
+            process.stop(self._child)
+            self._child = None

@@ -1,0 +1,159 @@
+"""The CRITICAL lane, measured: its C core between two cores, beside the bare cache line and a ring without a fence.
+
+Two processes on two cores, both awake. Chunks of at most 50 ms, the bare cache line directly before and after each
+(chunks.py). One way is half of a round trip; each round trip is timed alone, the floor's too, by the same clock. A
+ratio to the floor is that of a chunk to the two floors around it; a run's is the median of its chunks. 64 B each,
+unless it says otherwise:
+
+ring      raw records of one pair: copied in, published with the fence and the look at the gate; copied out, given back
+record    the same with record.h's header, through the mailbox; its timestamp is the clock reading that starts the trip
+crowded   the same with 63 idle pairs beside it in the mailbox
+unfenced  throughput of the same ring code with neither fence nor gate: a plain ring of one writer and one reader
+batched   raw records, one publish for 32 of them; batched-records: the same with header and mailbox
+single    raw records, a publish for each
+large     records of 4 KiB, a publish for each, beside memcpy() of such blocks between buffers that no cache holds
+enqueue   what a raw record and its publish cost the sender: bursts of 200 into a warm ring that nobody reads meanwhile
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import chunks
+import core
+import report
+import table
+from sampler import Tally, median
+
+TRIPS: Final = ("ring", "record", "crowded")
+VALUES: Final = {
+    "unfenced": "msg/s",
+    "batched": "msg/s",
+    "single": "msg/s",
+    "batched-records": "msg/s",
+    "large": "msg/s",
+    "memcpy": "blocks/s",
+    "enqueue": "ns",
+    "enqueue-record": "ns",
+}
+SMALL_BYTES: Final = 64
+LARGE_BYTES: Final = 4096
+SMOKE_MS: Final = 5
+NEAR: Final = "near"
+
+
+class Results:
+    """What the runs gave."""
+
+    def __init__(self, result: report.Report, floor: core.Core) -> None:
+        self._result = result
+        self._floor = floor
+        self._dropped = self._total = 0
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self.p50_ns = table.Table()
+        self.p999 = table.Table()  # as a multiple of the median
+        self.of_floor = table.Table()
+        self.over_floor_ns = table.Table()
+        self.values = table.Table()
+
+    def play(
+        self, turns: Mapping[str, Callable[[], chunks.R]], count: int
+    ) -> dict[tuple[str, str], list[chunks.Chunk[chunks.R]]]:
+        """The chunks worth keeping by contender and regime. A smoke run judges nothing and keeps all."""
+        kept: dict[tuple[str, str], list[chunks.Chunk[chunks.R]]] = {}
+        for name, done in chunks.alternate(turns, count, self._floor).items():
+            self._total += len(done)
+            for chunk in done:
+                if self._result.smoke or chunk.kept:
+                    regime = "any" if self._result.smoke else chunk.before.regime
+                    kept.setdefault((name, regime), []).append(chunk)
+                else:
+                    self._dropped += 1
+        return {key: some for key, some in kept.items() if len(some) >= chunks.MIN_KEPT}
+
+    def trips(self, run: int, turns: Mapping[str, Callable[[], Tally]], count: int) -> None:
+        """One run of these round trips."""
+        floors: dict[str, list[float]] = {}
+        for (name, regime), kept in self.play(turns, count).items():
+            tally, ratios, above_ns = Tally(), [], []
+            for chunk in kept:
+                floor_ns = (chunk.before.cacheline_ns + chunk.after.cacheline_ns) / 2
+                floors.setdefault(regime, []).append(floor_ns)
+                p50_ns = chunk.result.rank(0.5) / 2
+                ratios.append(p50_ns / floor_ns)
+                above_ns.append(p50_ns - floor_ns)
+                tally.add(chunk.result.items())
+            self._tallies.setdefault((name, regime), Tally()).add(tally.items())
+            p50_ns = tally.rank(0.5) / 2
+            key = (name, regime)
+            self.p50_ns.add(run, SMALL_BYTES, {key: p50_ns})
+            self.p999.add(run, SMALL_BYTES, {key: tally.rank(0.999) / 2 / p50_ns})
+            self.of_floor.add(run, SMALL_BYTES, {key: median(ratios)})
+            self.over_floor_ns.add(run, SMALL_BYTES, {key: median(above_ns)})
+        for regime, found in floors.items():
+            self.p50_ns.add(run, SMALL_BYTES, {("floor", regime): median(found)})
+
+    def rates(self, run: int, turns: Mapping[str, Callable[[], float]], count: int) -> None:
+        """One run of these."""
+        for (name, regime), kept in self.play(turns, count).items():
+            size_bytes = LARGE_BYTES if name in ("large", "memcpy") else SMALL_BYTES
+            self.values.add(run, size_bytes, {(name, regime): median([chunk.result for chunk in kept])})
+
+    def figures(self) -> None:
+        """All of it, into the report."""
+        for (size_bytes, regime, name), by_run in self.p50_ns.rows():
+            tally = self._tallies.get((name, regime))
+            more = {"summary": tally.summary(2), "verified": len(tally)} if tally else {}
+            self._result.figure("one way p50", name, "ns", by_run, size_bytes=size_bytes, regime=regime, **more)
+        for (size_bytes, regime, name), by_run in self.values.rows():
+            unit = VALUES[name]
+            what = "cost to the sender" if unit == "ns" else "rate"
+            self._result.figure(what, name, unit, by_run, size_bytes=size_bytes, regime=regime)
+        self._result.notes.append(
+            f"{self._dropped} of {self._total} chunks dropped: the cache-line floor moved by more than 20 % meanwhile"
+        )
+
+
+def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
+    """All runs."""
+    result = report.begin("critical", chosen)
+    c = core.Core(home)
+    if c.missing:
+        result.leave_out("everything", c.missing)
+        judge(result, Results(result, c))
+        return result
+    results = Results(result, c)
+    span_ms = SMOKE_MS if chosen.smoke else round(chunks.CHUNK_S * 1000)
+    count = max(chunks.MIN_KEPT, round(chosen.seconds / chunks.CHUNK_S))
+    for run in range(chosen.runs):
+        results.trips(run, {name: c.trips(name, span_ms) for name in TRIPS}, count)
+        results.rates(run, {name: c.value(name, span_ms) for name in VALUES}, count)
+    c.close()
+    results.figures()
+    judge(result, results)
+    return result
+
+
+def judge(result: report.Report, results: Results) -> None:
+    """The promises: ratios in every regime that occurred, absolute figures near."""
+    of_floor, p50_ns, values = results.of_floor, results.p50_ns, results.values
+    no_near = "the two cores were never near"
+    for name in ("ring", "record"):
+        result.at_most(f"one way, {name}, of the floor", 1.3, of_floor.of(name), "×")
+        result.at_most(f"one way, {name}, near", 100, p50_ns.of(name, NEAR), "ns", no_near)
+        result.at_most(f"p99.9, {name}, of its median, near", 2, results.p999.of(name, NEAR), "×", no_near)
+    result.at_most("63 idle pairs beside it, of none", 1.1, p50_ns.ratios(SMALL_BYTES, "crowded", "record"), "×")
+    for name in ("enqueue", "enqueue-record"):
+        result.at_most(f"{name}, with its fence", 15, values.of(name), "ns")
+    for name, bound in (("batched", 0.8), ("single", 0.25)):
+        what = f"rate, {name}, of the ring without fence"
+        result.at_least(what, bound, values.ratios(SMALL_BYTES, name, "unfenced"), "×")
+    of_memcpy = values.ratios(LARGE_BYTES, "large", "memcpy", NEAR)
+    result.at_least("records of 4 KiB, of memcpy() from DRAM, near", 2, of_memcpy, "×", no_near)
+
+
+if __name__ == "__main__":
+    report.main(__doc__, report.Sizes(), measure)
