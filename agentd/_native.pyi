@@ -4,6 +4,9 @@ Unless a function says otherwise: it never blocks, keeps the GIL, may be called 
 reference to its arguments after it returned. A failed system call raises OSError (or its subclass) with that errno.
 """
 
+from collections.abc import Callable
+from typing import Any, Self
+
 from _typeshed import ReadableBuffer
 
 def boottime_ns() -> int:
@@ -37,3 +40,190 @@ def io_uring_errno() -> int:
 
     Makes one of four entries and closes it: some 20 µs. The kernel's version would say less.
     """
+
+# The direct lanes. What lies where in a pair's memory stands in native/pair.h, ring.h and record.h.
+
+def create_pair(lane: int, number: int, ring_bytes: int, verdict_bytes: int, huge_pages: bool, /) -> int:
+    """A fresh pair's memory: a sealed memfd, allocated to its last page. The caller closes it.
+
+    lane: 1 critical, 2 high. number: what makes the ids of its messages its own. Both sizes are powers of two between
+    1 KiB and 1 GiB. huge_pages: made of them, or OSError where there are none.
+
+    Raises OSError: EINVAL for a shape that is none, ENOSPC or ENOMEM where there is no memory for it.
+    """
+
+def message_id(number: int, position: int, /) -> int:
+    """The id of the message at that position of that pair. Both ends know it without asking anybody."""
+
+class Channel:
+    """The sender's end of a pair. Used by one thread at a time.
+
+    Making one maps the memory and touches every page of it; `memory_fd` stays the caller's, `doorbell_fd` (the
+    receiver's eventfd) becomes the channel's. Raises OSError: EPERM for memory that is not sealed, EPROTO for what is
+    no pair of that shape, ENOMEM or ENOSPC where it can't be made resident; then the doorbell stays the caller's.
+
+    refuse(errno, size) is called for each refusal and must raise: EAGAIN the ring is full, EMSGSIZE the record is too
+    large, EBUSY the receiver is paused, ESHUTDOWN it has left, ESTALE this is a child of the process that attached,
+    EPROTO the other end is broken. encode(body) makes (content, bytes) of what is neither bytes nor str.
+    """
+
+    def __new__(
+        cls,
+        memory_fd: int,
+        lane: int,
+        number: int,
+        ring_bytes: int,
+        verdict_bytes: int,
+        doorbell_fd: int,
+        encode: Callable[[Any], tuple[int, bytes]] | None,
+        refuse: Callable[[int, int], object],
+        /,
+    ) -> Self: ...
+    sent: int
+    """How many records were written."""
+    number: int
+    state: str
+    """`open`, `paused` or `closed`: as the receiver says, or as `end` did."""
+    taken: int
+    """How many records the receiver says it has taken. Not to be trusted for more than a count."""
+    max_body_bytes: int
+
+    def send(self, body: Any, /) -> int:
+        """Write one record that wants no verdict; its position. No system call while the receiver is awake. 0.1 µs."""
+
+    def ask(self, body: bytes, content: int, flags: int, details: bytes, deadline_ns: int, /) -> int:
+        """Write one record with all it can have; its position. deadline_ns: of CLOCK_BOOTTIME, 0 for none."""
+
+    def verdicts(self) -> list[tuple[int, int, int, bytes]]:
+        """What was said of records since the last call: (position, state, content, reason or reply)."""
+
+    def is_delivered(self, position: int, /) -> bool:
+        """Whether the receiver has taken the record there."""
+
+    def arm(self) -> None:
+        """The receiver is to ring our doorbell when it says something. Look at `verdicts` once more before you wait."""
+
+    def disarm(self) -> None:
+        """It need not ring."""
+
+    def end(self) -> None:
+        """The receiver is known to be gone: nothing can be sent any more."""
+
+    def lock(self) -> None:
+        """Keep its memory from being swapped out, or OSError where the limits forbid it."""
+
+    def close(self) -> None:
+        """Leave the pair; the receiver reads what is in it. Twice does no harm."""
+
+class Incoming:
+    """The receiver's end of a pair. Arguments and errors as Channel's, `doorbell_fd` is the sender's for verdicts;
+    further arguments are for a subclass."""
+
+    def __new__(
+        cls, memory_fd: int, lane: int, number: int, ring_bytes: int, verdict_bytes: int, doorbell_fd: int, *more: Any
+    ) -> Self: ...
+    taken: int
+    number: int
+
+    def settle(self, position: int, state: int, content: int, payload: ReadableBuffer, /) -> None:
+        """Tell the sender what became of its record (agentd.wire.records). OSError: EAGAIN where it does not read its
+        verdicts, ESHUTDOWN where it is gone, EMSGSIZE."""
+
+    def pause(self, on: bool, /) -> None:
+        """Whether the sender may send nothing for now."""
+
+    def end(self) -> None:
+        """The sender is known to be gone: once its ring is empty a mailbox lets go of it."""
+
+    def lock(self) -> None:
+        """As Channel's."""
+
+    def close(self) -> None:
+        """Leave the pair. After Mailbox.remove()."""
+
+class Record:
+    """A message out of a ring, copied. Made by a mailbox; subclasses may add no members."""
+
+    source: Incoming
+    body: bytes
+    details_bytes: bytes | None
+    decoded: Any
+    """The face's to use; AttributeError until it is set."""
+    window: Any
+    """The face's to use; None until it is set."""
+    settled: bool
+    """The face's to use."""
+    position: int
+    sent_ns: int
+    """CLOCK_REALTIME, when it was written."""
+    deadline_ns: int
+    """CLOCK_BOOTTIME, 0 for none."""
+    content_code: int
+    flags: int
+    number: int
+    """The message's id."""
+
+class Mailbox:
+    """The pairs of one lane of one session. One thread waits or takes at a time; add, remove and wake may be called
+    from any other.
+
+    record: the subclass of Record that is made. finished(incoming) is called, in the reader's thread, for each pair
+    that was taken out because its sender is gone and it is empty, or because its memory is no ring any more.
+    stopped(record) is called for a record that asks to stop. spin_ns: how long a wait looks before it sleeps.
+    """
+
+    def __new__(
+        cls,
+        record: type[Record],
+        finished: Callable[[Any], object],
+        stopped: Callable[[Any], object],
+        spin_ns: int,
+        /,
+    ) -> Self: ...
+    busy: int
+    closed: int
+    spin_ns: int
+
+    def add(self, incoming: Incoming, /) -> None:
+        """Read this pair too."""
+
+    def remove(self, incoming: Incoming, /) -> None:
+        """Read it no more; what is in it stays unread."""
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next record, None when the time is over or the mailbox was closed. Looks for `spin_ns`, the GIL released
+        after the first microseconds, then sleeps. Expired records are answered and passed over. RuntimeError while
+        another thread waits here."""
+
+    def receive_bytes(self, timeout: float | None = None) -> bytes | None:
+        """The body alone; a record that asked for a verdict is acked."""
+
+    def drain(self, n: int, /) -> list[Any]:
+        """What is there, at most so many records. Never waits."""
+
+    def drain_bytes(self, n: int, /) -> list[bytes]:
+        """Their bodies alone, as receive_bytes()."""
+
+    def take(self) -> Any:
+        """The next record, or None. Never waits."""
+
+    def arm(self) -> bool:
+        """Whether there is nothing to take, and senders will ring: then the caller may sleep on fileno()."""
+
+    def disarm(self) -> None:
+        """Awake again: what was rung is heard."""
+
+    def add_doorbell(self, fd: int, /) -> None:
+        """An eventfd that senders ring; it becomes the mailbox's."""
+
+    def wake(self) -> None:
+        """Have a thread that sleeps in here look again."""
+
+    def fileno(self) -> int:
+        """Readable when a doorbell was rung."""
+
+    def incomings(self) -> list[Any]:
+        """Every pair in it."""
+
+    def close(self) -> None:
+        """Let go of everything. RuntimeError while a thread waits here."""

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
@@ -20,10 +21,13 @@ from agentd.host.directories import lock_directory, prepare_directory
 from agentd.host.logs import finish_logging, start_logging
 from agentd.host.notify import Notifier, watchdog_s
 from agentd.host.process import raise_file_limit
+from agentd.host.topology import read_topology
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
+from agentd.lanes.critical import CriticalLane
 from agentd.lanes.normal import NormalLane
+from agentd.server.direct import Direct, no_shared_memory
 from agentd.server.grants import GrantsDoor
 from agentd.server.keeper import Keeper
 from agentd.server.listener import bind_socket, inode_of, remove_socket
@@ -31,16 +35,17 @@ from agentd.server.server import Server
 from agentd.server.supervision import Supervision
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Priority
-from agentd.wire.paths import is_shared_place
+from agentd.wire.paths import grants_path, is_shared_place
 
 log = logging.getLogger("agentd")
 
 _NOT_BUILT = "this version does not have it"
 _IO_ERROR = 74
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-#: Descriptors that are not connections, and how many a connection takes (its socket and its process).
+#: Descriptors that are not connections, and how many a connection takes: its socket and its process, and where it is
+#: attached to shared memory a second socket, two doorbells and a relay's.
 _SPARE_FDS = 32
-_FDS_A_CONNECTION = 2
+_FDS_A_CONNECTION = 6
 
 
 def main() -> int:
@@ -69,9 +74,10 @@ def _run(settings: Settings) -> int:
     max_connections = min(config.connections.max_connections, (files - _SPARE_FDS) // _FDS_A_CONNECTION)
 
     hub = Hub(config, first_id=(time.time_ns() << 32) // 10**9)  # seconds and their fraction, 32 bits each
+    critical = CriticalLane(hub, no_shared_memory(config.direct.enabled))
     lanes = Lanes(
         (
-            ClosedLane(Priority.CRITICAL, _NOT_BUILT),
+            critical,
             ClosedLane(Priority.HIGH, _NOT_BUILT),
             NormalLane(hub.router),
             ClosedLane(Priority.LOW, _NOT_BUILT),
@@ -87,12 +93,16 @@ def _run(settings: Settings) -> int:
     inherited = inherited_sockets(os.environ, os.getpid())
     if inherited.main is not None:
         check_same_place(inherited.main, settings.socket)
-    door = None if inherited.grants is None else GrantsDoor(inherited.grants, _NOT_BUILT)
     stops: list[int] = []  # signals that came before there was a loop to hear them
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda number, _: stops.append(number))
     sock = inherited.main or bind_socket(settings.socket)
     inode = inode_of(settings.socket) if inherited.main is None else None  # what we did not make stays
+    grants = Path(grants_path(str(settings.socket)))
+    grants_sock = inherited.grants or bind_socket(grants, socket.SOCK_SEQPACKET)
+    grants_inode = inode_of(grants) if inherited.grants is None else None
+    server.direct = Direct(server, critical, grants, read_topology(os.environ))
+    door = GrantsDoor(server.direct, grants_sock)
     try:
         keeper.restore(hub, server.now())
         _say_what_is(settings, keeper, lanes, counters, max_connections)
@@ -102,26 +112,25 @@ def _run(settings: Settings) -> int:
         inherited.close()
         counters.close()
         remove_socket(settings.socket, inode)
+        remove_socket(grants, grants_inode)
         for lock in reversed(locks):
             os.close(lock)
     log.info("stopped")
     return 0
 
 
-async def _serve(server: Server, sock: socket.socket, door: GrantsDoor | None, stops: list[int]) -> None:
+async def _serve(server: Server, sock: socket.socket, door: GrantsDoor, stops: list[int]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     if stops:
         stop.set()
-    if door is not None:
-        door.open(loop)
+    door.open(loop)
     try:
         await server.serve(sock, stop)
     finally:
-        if door is not None:
-            door.close()
+        door.close()
         server.keep()  # while the loop still holds the signals: a second one must not cut this short
 
 

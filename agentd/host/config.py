@@ -108,6 +108,22 @@ class ConnectionLimits(Section, frozen=True):
     max_unread_bytes: Bytes = 256 << 10  # what a client does not read: past it the daemon stops reading from it
 
 
+class DirectLimits(Section, frozen=True):
+    """[direct]: shared memory between two agents. Past the limits: limit_reached, and messages are relayed."""
+
+    enabled: bool = True
+    critical_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 64 << 10  # a ring; a power of two
+    verdict_bytes: Annotated[int, Meta(ge=4096, le=1 << 24)] = 16 << 10  # the ring back; a power of two
+    max_pairs: Count = 4096  # in all
+    max_pairs_a_session: Count = 512  # that it sends into, and as many that it reads
+    max_bytes: Bytes = 512 << 20  # all pairs together
+    huge_pages: bool = False  # made of huge pages where there are some, else of usual ones, with one notice
+    token_s: Seconds = 5.0  # how long the way to the grants socket may take
+    return_s: Seconds = 10.0  # after a start: how long the other end of a presented pair is waited for
+    spin_us: Annotated[float, Meta(ge=0.0, le=1e6)] = 50.0  # a reader looks so long before it sleeps
+    pin: str = "auto"  # the cores of pinned threads: auto, off, or a list such as 2,3
+
+
 class ShutdownLimits(Section, frozen=True):
     """[shutdown]: the orderly stop."""
 
@@ -148,6 +164,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     dead: DeadLimits = DeadLimits()
     topics: TopicLimits = TopicLimits()
     connections: ConnectionLimits = ConnectionLimits()
+    direct: DirectLimits = DirectLimits()
     shutdown: ShutdownLimits = ShutdownLimits()
     stats: StatsLimits = StatsLimits()
     aims: AimSettings = AimSettings()

@@ -19,6 +19,7 @@ from agentd.hub.receipts import (
     EXPIRED,
     OVERHEAD_BYTES,
     STORED,
+    UNKNOWN,
     Entry,
     Receipts,
     Retention,
@@ -35,7 +36,7 @@ _JSON: Final = Content.JSON
 _encode = msgspec.json.Encoder().encode
 
 #: The topic of each state that a message to an agent reaches. `accepted` is not among them: its sender was told.
-_TOPICS: Final = {state: OWN_TOPICS + state.value for state in (STORED, DELIVERED, ACKED, DEAD, EXPIRED)}
+_TOPICS: Final = {state: OWN_TOPICS + state.value for state in (STORED, DELIVERED, ACKED, DEAD, EXPIRED, UNKNOWN)}
 JOINED: Final = OWN_TOPICS + "joined"
 LEFT: Final = OWN_TOPICS + "left"
 REFUSED: Final = OWN_TOPICS + "refused"

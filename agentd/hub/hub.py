@@ -13,6 +13,7 @@ from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.facts import Facts
 from agentd.hub.inbox import Inboxes
+from agentd.hub.pairs import Pairs
 from agentd.hub.rates import Rates
 from agentd.hub.receipts import Receipts
 from agentd.hub.requests import Requests
@@ -41,6 +42,7 @@ class Hub:
         self.router = Router(
             config, self.deadlines, self.agents, self.receipts, self.inboxes, self.requests, self.topics, self.rates
         )
+        self.pairs = Pairs(config.direct, first_id >> 32)
         self.sessions: set[Session] = set()
 
     def join(self, session: Session, verb: Join, now: float) -> None:
@@ -70,6 +72,7 @@ class Hub:
         session.tally = agent.tally
         session.name = agent.name
         session.joined = True
+        session.can_attach = verb.direct
         self.sessions.add(session)
         agent.sessions.append(session)
         if verb.take:
@@ -135,5 +138,6 @@ class Hub:
             "requests": self.requests.statistics(),
             "topics": self.topics.statistics(),
             "rates": self.rates.statistics(),
+            "pairs": self.pairs.statistics(),
             "deadlines": self.deadlines.statistics(),
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from agentd.host.config import Config
+from agentd.hub import urgent
 from agentd.hub.agents import Agent
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
@@ -17,12 +18,13 @@ from agentd.hub.receipts import ACKED, DELIVERED, ENDED, EXPIRED, Entry, Receipt
 from agentd.hub.requests import Requests
 from agentd.hub.session import Session
 from agentd.wire.errors import Backpressure, NoSuchMessage, NotPermitted
-from agentd.wire.messages import State
+from agentd.wire.messages import Priority, State
 from agentd.wire.names import id_text
 
 #: A sender that was refused for want of room should try again after so long: soon where somebody takes the mail.
 _RETRY_LIVE_S = 0.02
 _RETRY_ABSENT_S = 5.0
+_NORMAL = Priority.NORMAL
 
 
 class Inboxes:
@@ -91,6 +93,8 @@ class Inboxes:
                 session.push(message)
                 return
         agent.waiting[entry.message.id] = entry
+        if entry.message.lane is not _NORMAL:
+            urgent.to_front(agent, entry)
 
     def check_room_for_answer(self, agent: Agent, size_bytes: int, now: float) -> None:
         """Backpressure to the responder when the asker's inbox has its bytes full. An answer is waited for: it may be
@@ -231,6 +235,9 @@ class Inboxes:
         entry = self._unfinished(session, id)
         if entry.state is not DELIVERED:
             self._receipts.delivered(entry, now, session.name)
+        if urgent.is_urgent(entry):  # at most once
+            self.die(entry, now, session.name, reason or "nacked", rejected=True, store=False)
+            return
         self._detach(entry)
         self._back(entry, now, session.name, reason or "nacked", failed=True, after_s=after_s)
         self.pump(session.agent)
@@ -238,7 +245,7 @@ class Inboxes:
     def reject(self, session: Session, id: int, reason: str, now: float) -> None:
         """Never: a dead letter."""
         entry = self._unfinished(session, id)
-        self._die(entry, now, session.name, reason or "rejected", rejected=True)
+        self.die(entry, now, session.name, reason or "rejected", rejected=True)
         self.pump(session.agent)
 
     def give_back(self, session: Session, ids: list[int], now: float) -> int:
@@ -311,6 +318,7 @@ class Inboxes:
             agent.seen = now
         session.takes = False
         session.credit = 0
+        urgent.session_gone(self, session, now, why)
         for _, entry in sorted(session.held.items(), reverse=True):
             seen = entry.state is DELIVERED
             self._detach(entry)
@@ -318,7 +326,7 @@ class Inboxes:
         if not agent.live:
             for entry in list(agent.requests.values()):
                 if entry.holder is None and entry.message.id not in agent.detached:
-                    self._die(entry, now, agent.name, why, store=False)
+                    self.die(entry, now, agent.name, why, store=False)
         self.pump(agent)
 
     def _detach(self, entry: Entry) -> None:
@@ -349,10 +357,10 @@ class Inboxes:
         """A detached entry back to where it waits, unless its attempts or its time are over."""
         message = entry.message
         if failed and message.attempt >= self._max_attempts:
-            self._die(entry, now, who, f"attempt {message.attempt} of {self._max_attempts}: {note}")
+            self.die(entry, now, who, f"attempt {message.attempt} of {self._max_attempts}: {note}")
             return
         if entry.agent.unnamed:  # the reply to an asker that is gone and has no inbox
-            self._die(entry, now, who, note, store=False)
+            self.die(entry, now, who, note, store=False)
             return
         if message.details is not None and message.details.reply_by is not None and entry.asker is None:
             self._remove(entry)
@@ -366,11 +374,21 @@ class Inboxes:
             self._expire(entry, now)
             return
         if entry.asker is not None and not entry.agent.live:  # nobody is there to reply
-            self._die(entry, now, who, note, store=False)
+            self.die(entry, now, who, note, store=False)
             return
         if after_s > 0:
             self.delay_until(entry, now + after_s)
             return
+        self._rejoin(entry)
+
+    def lose(self, entry: Entry, now: float, who: str, note: str) -> None:
+        """Delivered, and nobody can know what became of it."""
+        self._remove(entry)
+        self._receipts.lose(entry, now, who, note)
+
+    def unhand(self, entry: Entry) -> None:
+        """It was sent to a session that never showed it: to another."""
+        self._detach(entry)
         self._rejoin(entry)
 
     def _delay_over(self, entry: Entry, now: float) -> None:
@@ -385,6 +403,8 @@ class Inboxes:
         waiting = agent.waiting
         if not waiting:
             waiting[id] = entry
+            return
+        if urgent.rejoin(agent, entry):
             return
         first, last = next(iter(waiting)), next(reversed(waiting))
         waiting[id] = entry
@@ -415,9 +435,10 @@ class Inboxes:
             self._remove(entry)
             self._receipts.end(entry, EXPIRED, now, entry.message.sender, note)
 
-    def _die(
+    def die(
         self, entry: Entry, now: float, who: str, reason: str, *, rejected: bool = False, store: bool = True
     ) -> None:
+        """Given up, for a reason."""
         self._remove(entry)
         if entry.asker is not None:
             self._requests.end_dead(entry, reason, rejected=rejected)

@@ -1,6 +1,7 @@
 """Where every message stands: the only place that changes a message's state.
 
     accepted -> stored -> delivered -> acked | expired | dead
+                                    -> unknown, on a direct lane only: its receiver is gone and was not asked in time
 
 Rule 1: a state changes here or not at all, and each change leaves a transition with its time and its who.
 Rule 2: an end state is left only by requeueing a dead letter.
@@ -22,7 +23,7 @@ from agentd.hub.histogram import Histogram
 from agentd.hub.tally import Tally
 from agentd.wire import messages as wire
 from agentd.wire.errors import NoSuchMessage
-from agentd.wire.messages import Message, Receipt, State, TraceView, Transition
+from agentd.wire.messages import Message, Priority, Receipt, Route, State, TraceView, Transition
 from agentd.wire.names import id_prefix, id_text
 
 if TYPE_CHECKING:
@@ -36,14 +37,16 @@ DELIVERED: Final = State.DELIVERED
 ACKED: Final = State.ACKED
 EXPIRED: Final = State.EXPIRED
 DEAD: Final = State.DEAD
-ENDED: Final = (ACKED, EXPIRED, DEAD)
+UNKNOWN: Final = State.UNKNOWN
+ENDED: Final = (ACKED, EXPIRED, DEAD, UNKNOWN)
 
 #: Every transition there is; the state-machine tests hold all trails against it.
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     ACCEPTED: frozenset({STORED, DELIVERED, ACKED, EXPIRED, DEAD}),
     STORED: frozenset({DELIVERED, ACKED, EXPIRED, DEAD}),
-    DELIVERED: frozenset({ACCEPTED, STORED, ACKED, EXPIRED, DEAD}),
+    DELIVERED: frozenset({ACCEPTED, STORED, ACKED, EXPIRED, DEAD, UNKNOWN}),
     ACKED: frozenset(),
+    UNKNOWN: frozenset(),
     EXPIRED: frozenset(),
     DEAD: frozenset({ACCEPTED, STORED}),
 }
@@ -181,7 +184,7 @@ class Receipts:
                 del trail[1]
 
     def end(self, entry: Entry, state: State, now: float, who: str, note: str = "") -> None:
-        """Acked, expired or dead. A dead letter keeps its body."""
+        """Acked, expired, dead or unknown. A dead letter keeps its body."""
         assert entry.state not in ENDED, f"{entry.message.id} was {entry.state} already"
         entry.state = state
         entry.trail.append((state, now, who, note))
@@ -201,11 +204,15 @@ class Receipts:
         elif state is EXPIRED:
             self.counts.expired += 1
             tally.expired += entry.topic is None  # an event's agent is its publisher
-        else:
+        elif state is DEAD:
             self.counts.dead += 1
             tally.dead += 1
             return  # kept as a dead letter; `retain` comes when it is dropped
         self.retain(entry.agent.ended, [entry], now)
+
+    def lose(self, entry: Entry, now: float, who: str, note: str) -> None:
+        """It was delivered, and nobody can know any more whether it was done."""
+        self.end(entry, UNKNOWN, now, who, note)
 
     def retain(self, retention: Retention, ended: list[Entry], now: float) -> None:
         """Remember ended messages for a while."""
@@ -258,7 +265,9 @@ class Receipts:
             session, cid, wanted = watcher
             if ended or wanted is state:
                 session.watching.pop(cid, None)
-                session.push(Receipt(cid, entry.message.id, state, now + self.wall_offset, note=note))
+                lane = entry.message.lane
+                at = now + self.wall_offset
+                session.push(Receipt(cid, entry.message.id, state, at, lane, route_of(lane), note))
             else:
                 left.append(watcher)
         entry.watchers = left or None
@@ -266,6 +275,11 @@ class Receipts:
     def get(self, id: int) -> Entry:
         """The message of that id, or NoSuchMessage."""
         entry = self.entries.get(id)
+        if entry is None and id >> 63:
+            raise NoSuchMessage(
+                f"Message {id_text(id)} went from ring to ring, past agentd",
+                "Its sender's receipt says what became of it.",
+            )
         if entry is None:
             raise NoSuchMessage(
                 f"No message {id_text(id)} is known",
@@ -299,13 +313,18 @@ class Receipts:
             message.content,
             entry.body_bytes,
             message.lane,
-            wire.Route.SOCKET,
+            route_of(message.lane),
             message.attempt,
             [Transition(state, at + self.wall_offset, who, note) for state, at, who, note in entry.trail],
             details.re,
             details.thread,
             details.hops,
         )
+
+
+def route_of(lane: Priority) -> Route:
+    """Which way the daemon carried a message of that lane."""
+    return Route.SOCKET if lane is Priority.NORMAL else Route.RELAYED
 
 
 _NO_DETAILS: Final[Any] = wire.Details()

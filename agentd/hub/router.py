@@ -21,11 +21,24 @@ from agentd.wire.errors import (
     LimitReached,
     NoResponder,
     NoSuchAgent,
+    NotOnThisLane,
     ShuttingDown,
     TooLarge,
     TooManyHops,
 )
-from agentd.wire.messages import Details, Message, Options, Publish, Receipt, Reply, Request, Send, State
+from agentd.wire.messages import (
+    Accepted,
+    Details,
+    Message,
+    Options,
+    Publish,
+    Receipt,
+    Reply,
+    Request,
+    Route,
+    Send,
+    State,
+)
 from agentd.wire.names import check_topic, id_text
 
 UNKNOWN = State.UNKNOWN
@@ -241,6 +254,43 @@ class Router:
             at = entry.message.sent_at
             session.push(Receipt(verb.cid, entry.message.id, ACCEPTED, at, reached=reached, refused=refused))
 
+    # On a direct lane: checked here, carried by whoever has the way.
+
+    def prepare(self, session: Session, verb: Send, options: Options, now: float) -> Entry:
+        """An entry for a live agent, not yet accepted; or the refusal of what a direct lane can't do."""
+        self._rates.take(session, now)
+        if self.draining:
+            raise shutting_down()
+        if options.key is not None:
+            raise NotOnThisLane("A direct lane knows no idempotency keys", "It never sends a message twice.")
+        if options.wait is not ACCEPTED and verb.cid in session.watching:
+            raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
+        agent = self._by_name.get(verb.to)
+        if agent is None or agent.unnamed:
+            raise self._agents.unknown(verb.to)
+        if not agent.takers:
+            raise Absent(
+                f"{agent.name} is absent, and {options.priority.value} messages never wait",
+                "Priority normal waits for it in its inbox.",
+            )
+        details = self._details(options, now)
+        entry = self._entry(session, agent, verb.content, verb.body, details, now)
+        entry.message.lane = options.priority
+        return entry
+
+    def admit(self, session: Session, cid: int, entry: Entry, options: Options, now: float) -> None:
+        """It is on its way, under the id it has."""
+        receipts = self._receipts
+        message = entry.message
+        receipts.entries[message.id] = entry
+        if message.id == receipts.next_id:
+            receipts.next_id += 1
+        self._count(session, entry)
+        if cid:
+            session.push(Accepted(cid, message.id, 1, message.sent_at, message.lane, Route.RELAYED))
+            if options.wait is not ACCEPTED:
+                receipts.watch(entry, session, cid, options.wait, now)
+
     # Parts of them.
 
     def _details(self, options: Options, now: float) -> Details | None:
@@ -300,7 +350,10 @@ class Router:
         id = entry.message.id
         receipts.next_id = id + 1
         receipts.entries[id] = entry
-        counts = receipts.counts
+        self._count(session, entry)
+
+    def _count(self, session: Session, entry: Entry) -> None:
+        counts = self._receipts.counts
         counts.accepted += 1
         counts.accepted_bytes += entry.body_bytes
         session.tally.sent += 1

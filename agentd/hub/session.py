@@ -12,6 +12,7 @@ from agentd.wire.messages import Accepted, DaemonMessage, Error, State
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
+    from agentd.hub.pairs import Pair
     from agentd.hub.rates import Bucket
     from agentd.hub.receipts import Entry
     from agentd.hub.tally import Tally
@@ -42,6 +43,9 @@ class Session:
         self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
         self.watching: dict[int, int] = {}  # by cid: the messages of whose state it waits to be told
         self.mark: tuple[State, float, str, str] = (State.ACCEPTED, -1.0, "", "")  # its latest acceptance
+        self.can_attach = False  # it can be invited to the direct lanes
+        self.sends_into: dict[int, Pair] = {}  # by number
+        self.reads_from: dict[int, Pair] = {}
         self.announced: tuple[Agent, set[int]] | None = None  # whose mail it was told of, and may not have shown yet
         self._run: Accepted | None = None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from agentd.lanes.critical import CriticalLane
 from agentd.lanes.lane import Lane
-from agentd.wire.errors import LaneUnavailable
+from agentd.wire.errors import LaneUnavailable, NotOnThisLane
 from agentd.wire.messages import LaneView, Options, Priority, Route
 
 _NORMAL = Priority.NORMAL
@@ -25,6 +26,17 @@ class Lanes:
         lane = self.normal if options.priority is _NORMAL else self.by_priority[options.priority]
         if not lane.open:
             return lane  # its own refusal says why
+        if lane.priority is Priority.CRITICAL:
+            if options.durable:
+                raise NotOnThisLane(
+                    "critical messages are never durable: they go to live agents only", "Priority low is for disk."
+                )
+            if options.route is Route.SOCKET or options.route is Route.JOURNAL:
+                raise LaneUnavailable(
+                    f"The lane {lane.priority.value} goes direct or relayed, not by {options.route.value}",
+                    "Ask for no route, or for another priority.",
+                )
+            return lane
         journal = self.by_priority[Priority.LOW]
         if options.durable and not journal.open:
             raise LaneUnavailable(
@@ -39,4 +51,10 @@ class Lanes:
 
     def views(self) -> list[LaneView]:
         """Every lane with its state and reason."""
-        return [LaneView(lane.priority, lane.open, lane.reason) for lane in self.by_priority.values()]
+        return [LaneView(lane.priority, lane.open, lane.reason, _cores(lane)) for lane in self.by_priority.values()]
+
+
+def _cores(lane: Lane) -> str:
+    """Where its threads run, for the lanes that have threads of their own."""
+    pinned = lane.pinned if isinstance(lane, CriticalLane) else {}
+    return "; ".join(f"{session.name}: {where}" for session, where in pinned.items()) or "any"

@@ -12,11 +12,16 @@ from agentd.wire.messages import Priority, Publish, Reply, Request, Send
 class Lane(Protocol):
     """All five satisfy this. Each verb is taken on, or refused by name and nothing is done."""
 
-    priority: Priority
-    #: Whether messages can go this way here and now.
-    open: bool
-    #: How it carries them, or why it can't.
-    reason: str
+    @property
+    def priority(self) -> Priority: ...
+
+    @property
+    def open(self) -> bool:
+        """Whether messages can go this way here and now."""
+
+    @property
+    def reason(self) -> str:
+        """How it carries them, or why it can't."""
 
     @property
     def send(self) -> Callable[[Session, Send, float], None]: ...

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from agentd.host.arguments import VERSION
 from agentd.hub import completions, notices, views
 from agentd.hub.receipts import DEAD, Entry
+from agentd.server import halting
 from agentd.wire import messages as wire
-from agentd.wire.errors import NoSuchMessage, VersionMismatch
+from agentd.wire.errors import LaneUnavailable, NoSuchMessage, VersionMismatch
 from agentd.wire.messages import Done, Found, Joined, Subscribed, Welcome
 from agentd.wire.names import id_text
 from agentd.wire.ndjson import BadLine
@@ -181,6 +182,18 @@ def completion(session: ServedSession, verb: wire.Completion, now: float) -> Non
     session.push(completions.completion(session.server.hub, verb, now))
 
 
+def attach(session: ServedSession, verb: wire.Attach, now: float) -> None:
+    direct = session.server.direct
+    if direct is None:
+        raise LaneUnavailable("This agentd has no shared memory between agents", "Messages are relayed.")
+    session.push(direct.attachment(session, verb.cid))
+
+
+def halt(session: ServedSession, verb: wire.Halt, now: float) -> None:
+    session.look = True
+    session.push(halting.halt(session, verb))
+
+
 def bad_line(session: ServedSession, verb: BadLine, now: float) -> None:
     raise verb
 
@@ -234,4 +247,6 @@ JOINED: dict[type, Handler] = {
     wire.Requeue: requeue,
     wire.Drop: drop,
     wire.Forget: forget,
+    wire.Attach: attach,
+    wire.Halt: halt,
 }

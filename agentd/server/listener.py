@@ -13,10 +13,10 @@ from agentd.wire.errors import Busy, NotPermitted
 BACKLOG = 128
 
 
-def bind_socket(path: Path) -> socket.socket:
+def bind_socket(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A listening socket at `path`, 0600. The caller holds the directory's lock."""
-    _check_place(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    _check_place(path, kind)
+    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     making = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         making.unlink(missing_ok=True)
@@ -31,14 +31,14 @@ def bind_socket(path: Path) -> socket.socket:
     return sock
 
 
-def _check_place(path: Path) -> None:
+def _check_place(path: Path, kind: int) -> None:
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise NotPermitted(f"{path} is there and is no socket", "Remove it, or name another in AGENTD_SOCKET.")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
             probe.connect(os.fsencode(path))

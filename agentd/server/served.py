@@ -55,6 +55,11 @@ class ServedSession(Session):
     # What a carrier brings.
 
     @property
+    def pidfd(self) -> int | None:
+        """Its process, while it is served."""
+        return None
+
+    @property
     def unsent(self) -> bool:
         """Whether something that it was told is still on its way."""
         raise NotImplementedError

@@ -19,6 +19,7 @@ from agentd.hub import views
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.server.crowding import Crowding
+from agentd.server.direct import Direct
 from agentd.server.keeper import Keeper
 from agentd.server.listener import BACKLOG
 from agentd.server.measures import Measures
@@ -71,6 +72,7 @@ class Server:
         self.reaper: Reaper
         self.supervision: Supervision | None = None  # under a service manager only
         self.measures = Measures(self, counters)
+        self.direct: Direct | None = None  # where there is shared memory between agents
         self._keeper = keeper
         self._socket_path = socket_path
         self._max_connections = max_connections
@@ -89,6 +91,8 @@ class Server:
         self._closed = asyncio.Event()
         listener = await self.loop.create_unix_server(lambda: SocketSession(self), sock=sock, backlog=BACKLOG)
         self._arm()
+        if self.direct is not None:
+            self.direct.open()
         if self.supervision is not None:
             self.supervision.ready(self.loop)
         await stop.wait()
@@ -105,6 +109,8 @@ class Server:
             self._timer.cancel()
         if self.supervision is not None:
             self.supervision.close()
+        if self.direct is not None:
+            self.direct.close()
         self.measures.close()
 
     # Sessions.
@@ -127,6 +133,8 @@ class Server:
         """A session ended."""
         self.sessions.discard(session)
         self._turned_away.discard(session)
+        if self.direct is not None:
+            self.direct.session_gone(session, why)
         now = self.now()
         self.hub.leave(session, now, why)
         self.flush(now)

@@ -69,6 +69,11 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         # Past the high-water mark the client is not reading: then it is not read either, so nothing piles up.
         transport.set_write_buffer_limits(high=limits.max_unread_bytes)
 
+    @property
+    def pidfd(self) -> int | None:
+        """The process behind it; None where the kernel knows none."""
+        return self._pidfd
+
     def _identify(self, peer: Peer) -> None:
         self.command = command_of(peer.pid)
         self.provenance = f"uid {peer.uid} pid {peer.pid}" + (f" ({self.command})" if self.command else "")

@@ -83,6 +83,14 @@ class Found(Struct, array_like=True, tag=67):
     id: Id
 
 
+class Attachment(Struct, array_like=True, tag=68):
+    """Answer to Attach: good once, for a few seconds, from this process, as the first packet on that socket."""
+
+    cid: Cid
+    token: bytes
+    socket: str
+
+
 # Daemon to client. What arrives by itself.
 
 
@@ -131,6 +139,19 @@ class Bye(Struct, array_like=True, tag=83):
     """The daemon ends this connection in an orderly way."""
 
     reason: str
+
+
+class Invitation(Struct, array_like=True, tag=84):
+    """Somebody wants to reach this session directly: attach, if you can (Join.direct)."""
+
+    lane: Priority
+
+
+class Stop(Struct, array_like=True, tag=85):
+    """Somebody asks this session to end its work."""
+
+    by: str
+    reason: str = ""
 
 
 class Chunk(Struct, array_like=True, tag=40, gc=False):

@@ -164,6 +164,25 @@ class NoResponder(TryAgain):
     code = "no_responder"
 
 
+class LaneBusy(TryAgain):
+    """Another consumer of this session reads that lane."""
+
+    code = "lane_busy"
+
+
+class ReceiverGone(TryAgain):
+    """The session at the other end of this channel is gone."""
+
+    code = "receiver_gone"
+
+
+class NotOnThisLane(AgentdError):
+    """A direct lane has no such thing: it delivers at most once, to one live session."""
+
+    code = "not_on_this_lane"
+    exit_status = 65
+
+
 # Somebody said no.
 
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 from agentd.wire.answers import (
     Accepted,
     Answer,
+    Attachment,
     Bye,
     Chunk,
     Details,
     Done,
     Error,
     Found,
+    Invitation,
     Joined,
     LaggedEvent,
     Message,
     Receipt,
+    Stop,
     Subscribed,
     Welcome,
 )
@@ -33,11 +36,13 @@ from agentd.wire.types import (
     Route,
     Seconds,
     State,
+    Step,
     Word,
 )
 from agentd.wire.verbs import (
     Ack,
     Agents,
+    Attach,
     Completion,
     Dead,
     Delivered,
@@ -45,6 +50,7 @@ from agentd.wire.verbs import (
     Find,
     Forget,
     GiveBack,
+    Halt,
     Hello,
     Inbox,
     Join,
@@ -73,6 +79,8 @@ from agentd.wire.views import (
     DeadLetter,
     DeadView,
     FlowView,
+    HaltRow,
+    HaltView,
     InboxView,
     LaneView,
     Latency,
@@ -94,6 +102,8 @@ __all__ = [
     "Agents",
     "AgentsView",
     "Answer",
+    "Attach",
+    "Attachment",
     "Bye",
     "Chunk",
     "Cid",
@@ -114,10 +124,14 @@ __all__ = [
     "Forget",
     "Found",
     "GiveBack",
+    "Halt",
+    "HaltRow",
+    "HaltView",
     "Hello",
     "Id",
     "Inbox",
     "InboxView",
+    "Invitation",
     "Join",
     "Joined",
     "LaggedEvent",
@@ -147,6 +161,8 @@ __all__ = [
     "StatsView",
     "Status",
     "StatusView",
+    "Step",
+    "Stop",
     "Subscribe",
     "Subscribed",
     "Trace",
@@ -165,13 +181,14 @@ ClientMessage = (
     | Receive | Delivered | Ack | Nack | Reject | GiveBack | Working
     | Find | Inbox | Trace | Agents | Status | Stats | Dead | Requeue | Drop | Forget
     | Notice | Completion
+    | Attach | Halt
     | Chunk
 )  # fmt: skip
 
 DaemonMessage = (
-    Welcome | Joined | Done | Error | Accepted | Receipt | Subscribed | Found
-    | Message | Answer | LaggedEvent | Bye
+    Welcome | Joined | Done | Error | Accepted | Receipt | Subscribed | Found | Attachment
+    | Message | Answer | LaggedEvent | Bye | Invitation | Stop
     | AgentsView | InboxView | TraceView | StatusView | StatsView | DeadView
-    | NoticeView | CompletionView
+    | NoticeView | CompletionView | HaltView
     | Chunk
 )  # fmt: skip

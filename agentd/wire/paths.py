@@ -49,6 +49,11 @@ def socket_path(environ: Mapping[str, str], uid: int) -> str:
     return check_socket_path(environ.get("AGENTD_SOCKET") or f"{runtime_dir(environ, uid)}/agentd.sock")
 
 
+def grants_path(socket: str) -> str:
+    """The grants socket, beside the main one."""
+    return f"{os.path.dirname(socket) or '.'}/agentd.grants"
+
+
 def check_socket_path(path: str) -> str:
     """`path` if the kernel can bind and connect it, else ConfigError."""
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:

@@ -54,3 +54,12 @@ class Route(StrEnum):
     RELAYED = "relayed"
     SOCKET = "socket"
     JOURNAL = "journal"
+
+
+class Step(StrEnum):
+    """How an agent is stopped."""
+
+    LOOK = "look"  # nothing is done
+    ASK = "ask"  # it is told, and decides
+    TERM = "term"  # SIGTERM to its processes
+    KILL = "kill"  # SIGKILL

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from agentd.wire.bodies import Content
-from agentd.wire.types import Cid, Id, Ids, Priority, Route, Seconds, State, Word
+from agentd.wire.types import Cid, Id, Ids, Priority, Route, Seconds, State, Step, Word
 
 
 class Options(Struct, array_like=True, gc=False):
@@ -42,6 +42,7 @@ class Join(Struct, array_like=True, tag=2):
     take: bool = False
     share: bool = False
     replace: bool = False
+    direct: bool = False  # it can be invited to the direct lanes
 
 
 class Leave(Struct, array_like=True, tag=3):
@@ -254,3 +255,21 @@ class Completion(Struct, array_like=True, tag=46):
     kind: Word
     prefix: Annotated[str, Meta(max_length=255)] = ""
     name: str | None = None
+
+
+# The direct lanes, and the end.
+
+
+class Attach(Struct, array_like=True, tag=50):
+    """A token for the grants socket (wire/grants.py). Answered by Attachment."""
+
+    cid: Cid
+
+
+class Halt(Struct, array_like=True, tag=51):
+    """Stop agent `name`: ask each of its sessions, or signal their processes. Answered by HaltView."""
+
+    cid: Cid
+    name: str
+    step: Step = Step.ASK
+    reason: Annotated[str, Meta(max_length=255)] = ""

@@ -229,3 +229,19 @@ class CompletionView(Struct, array_like=True, tag=98):
 
     cid: Cid
     words: list[WordView]
+
+
+class HaltRow(Struct, array_like=True):
+    """A live session of the agent, and what was done about it."""
+
+    pid: int | None
+    command: str
+    done: str  # "asked", "SIGTERM", "SIGKILL", or why not
+
+
+class HaltView(Struct, array_like=True, tag=99):
+    """Answer to Halt: the sessions that were there. None: the agent is not live."""
+
+    cid: Cid
+    name: str
+    sessions: list[HaltRow]

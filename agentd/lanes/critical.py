@@ -1,0 +1,103 @@
+"""CRITICAL: from ring to ring between two attached agents, who need the daemon only to be introduced. What comes here
+is relayed: into the receiver's ring where it has one, else first of all on its socket."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from agentd.hub.hub import Hub
+from agentd.hub.inbox import Inboxes
+from agentd.hub.receipts import Entry
+from agentd.hub.router import Router
+from agentd.hub.session import Session
+from agentd.lanes.relay import Relay
+from agentd.wire.errors import Backpressure, LaneUnavailable, NotOnThisLane
+from agentd.wire.messages import Priority, Publish, Reply, Request, Route, Send
+
+_RETRY_S = 0.02
+
+
+class CriticalLane:
+    """The daemon's part of it. `reason` is kept by whoever makes the pairs."""
+
+    priority = Priority.CRITICAL
+
+    def __init__(self, hub: Hub, closed: str = "") -> None:
+        self._hub = hub
+        self._router: Router = hub.router
+        self._inboxes: Inboxes = hub.inboxes
+        self._closed = closed
+        self.relays: dict[Session, Relay | None] = {}  # of those that read a ring; None: it is being made
+        self.pinned: dict[Session, str] = {}  # where their threads run
+
+    @property
+    def open(self) -> bool:
+        """Whether the kernel and the configuration allow it."""
+        return not self._closed
+
+    @property
+    def reason(self) -> str:
+        """How it carries them now, or why it can't."""
+        if self._closed:
+            return self._closed
+        pairs = [pair for pair in self._hub.pairs.by_number.values() if pair.lane is Priority.CRITICAL and pair.sender]
+        return f"shared memory, {len(pairs)} pair{'' if len(pairs) == 1 else 's'}; the unattached are relayed"
+
+    def send(self, session: Session, verb: Send, now: float) -> None:
+        """Relay one message."""
+        self._check_open()
+        assert verb.options is not None
+        options = verb.options
+        if options.route is Route.DIRECT:
+            raise LaneUnavailable(
+                "This message came through agentd's socket: it is relayed, not direct",
+                "A sender that is attached to shared memory sends direct; agentctl is not.",
+            )
+        entry = self._router.prepare(session, verb, options, now)
+        deadline = None if options.ttl is None else now + options.ttl
+        relay = self._relay(entry)
+        if relay is not None:
+            relay.carry(entry, deadline)
+            self._router.admit(session, verb.cid, entry, options, now)
+            relay.look(now)
+            return
+        self._inboxes.check_room(entry.agent, entry.size_bytes, now)
+        self._router.admit(session, verb.cid, entry, options, now)
+        if deadline is not None:
+            self._inboxes.expire_at(entry, deadline)
+        self._inboxes.put(entry)
+
+    def _relay(self, entry: Entry) -> Relay | None:
+        """Into whose ring; None where the agent has none and is told on its socket."""
+        attached = [taker for taker in entry.agent.takers if taker in self.relays]
+        ready = [relay for taker in attached if (relay := self.relays[taker]) is not None]
+        if attached and not ready:
+            raise Backpressure(f"{entry.agent.name} is just being attached", "Send again.", retry_after=_RETRY_S)
+        if not ready:
+            return None
+        return min(ready, key=lambda relay: len(relay.out))
+
+    def request(self, session: Session, verb: Request, now: float) -> NoReturn:
+        """Only from ring to ring."""
+        self._check_open()
+        raise NotOnThisLane(
+            "agentd does not relay requests of this priority",
+            "Ask with priority normal, or from an agent that is attached to shared memory.",
+        )
+
+    def reply(self, session: Session, verb: Reply, now: float) -> NoReturn:
+        """A reply goes the way its request came."""
+        self._check_open()
+        raise NotOnThisLane("A reply has no priority of its own here", "Reply without priority.")
+
+    def publish(self, session: Session, verb: Publish, now: float) -> NoReturn:
+        """One sender, one receiver."""
+        self._check_open()
+        raise NotOnThisLane("An event has many receivers, a pair has one", "Publish with priority normal.")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LaneUnavailable(
+                f"The lane {self.priority.value} can't carry this: {self._closed}",
+                "`agentctl lanes` shows which lanes are open; priority normal is.",
+            )

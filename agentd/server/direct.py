@@ -1,0 +1,438 @@
+"""The direct lanes' control plane: who is attached, which pairs there are, and their end. The daemon makes a pair's
+memory, hands it to both ends and lets go of it; it keeps who they are.
+
+A pair comes about so: the sender says Open; the receiver, invited if it is not attached yet, is Offered the pair and
+answers Mapped; then the sender is Granted it. So whatever the sender writes is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd import _native
+from agentd.host.topology import Topology
+from agentd.hub.pairs import Pair
+from agentd.lanes.critical import CriticalLane
+from agentd.lanes.relay import Relay
+from agentd.server.grants import GrantsConnection
+from agentd.server.presented import Presented
+from agentd.wire import grants
+from agentd.wire.errors import Absent, AgentdError, Busy, LaneUnavailable, LimitReached
+from agentd.wire.messages import Attachment, Invitation, Priority
+
+if TYPE_CHECKING:
+    from agentd.server.served import ServedSession
+    from agentd.server.server import Server
+
+log = logging.getLogger(__name__)
+
+#: A pair's pages beside its two rings.
+_PAGES_BYTES: Final = 3 * 4096
+_MAX_WAITING: Final = 64
+#: How long an invited agent has to attach.
+_INVITED_S: Final = 5.0
+#: The relays are asked whether their messages were delivered, at first after so long, then more seldom.
+_FIRST_LOOK_S: Final = 0.001
+_LAST_LOOK_S: Final = 0.1
+
+
+class End:
+    """An attached session: its connection, and the daemon's own descriptors of its doorbells."""
+
+    def __init__(self, connection: GrantsConnection) -> None:
+        self.connection = connection
+        self.mail_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.verdict_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.reads = False
+
+    def close(self) -> None:
+        """The client has its own."""
+        os.close(self.mail_bell)
+        os.close(self.verdict_bell)
+
+
+class Direct:
+    """All of it, for the server."""
+
+    def __init__(self, server: Server, lane: CriticalLane, socket_path: Path, topology: Topology) -> None:
+        self._server = server
+        self._hub = server.hub
+        self._lane = lane
+        self._topology = topology
+        self._socket_path = socket_path
+        self.limits = server.config.direct
+        self._ends: dict[ServedSession, End] = {}
+        self._tokens: dict[bytes, tuple[ServedSession, float]] = {}
+        self._waiting: dict[ServedSession, list[tuple[ServedSession, grants.Open]]] = {}  # for it to attach
+        self._offered: dict[int, tuple[int, Callable[[str], None]]] = {}  # by number: memory, and what is next
+        self._presented = Presented(self)
+        self._bell = -1  # rung when there are verdicts on what was relayed
+        self._look: asyncio.TimerHandle | None = None
+        self._look_s = _FIRST_LOOK_S
+        self._huge_pages = self.limits.huge_pages
+        self._my_process = -1
+
+    def open(self) -> None:
+        """The loop runs."""
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._my_process = os.pidfd_open(os.getpid())
+        self._server.loop.add_reader(self._bell, self._verdicts)
+
+    def close(self) -> None:
+        """The daemon ends; pairs go on without it."""
+        if self._bell < 0:
+            return
+        if self._look is not None:
+            self._look.cancel()
+        self._server.loop.remove_reader(self._bell)
+        for session, end in list(self._ends.items()):
+            end.connection.close()
+            self.session_gone(session, "agentd is stopping")
+        for fd in (self._bell, self._my_process):
+            os.close(fd)
+        self._bell = -1
+
+    # Attaching.
+
+    def attachment(self, session: ServedSession, cid: int) -> Attachment:
+        """A token. The one before it, if there is one, is void."""
+        if not self._lane.open:
+            raise LaneUnavailable(f"No shared memory: {self._lane.reason}", "Messages are relayed by agentd.")
+        now = self._server.now()
+        self._tokens = {
+            token: kept for token, kept in self._tokens.items() if kept[0] is not session and kept[1] > now
+        }
+        token = secrets.token_bytes(grants.TOKEN_BYTES)
+        self._tokens[token] = (session, now + self.limits.token_s)
+        return Attachment(cid, token, str(self._socket_path))
+
+    def redeem(self, token: bytes, pid: int) -> ServedSession | None:
+        """Whose token that is, if it is still good and comes from the same process."""
+        session, until = self._tokens.pop(token, (None, 0.0))
+        if session is None or until < self._server.now() or session.pid != pid or session.closed:
+            return None
+        return session
+
+    def attached(self, session: ServedSession, connection: GrantsConnection) -> None:
+        """The session is here too. One connection each: the later one counts."""
+        before = self._ends.pop(session, None)
+        if before is not None:
+            before.connection.close()
+            before.close()
+        end = self._ends[session] = End(connection)
+        topology = self._topology
+        cores = list(topology.performance) if self.limits.pin == "auto" else pinned_to(self.limits.pin)
+        about = f"{topology.kind}, by {topology.source}" if self.limits.pin == "auto" else "direct.pin"
+        connection.say(grants.Attached(cores, self.limits.spin_us, about), end.mail_bell, end.verdict_bell)
+
+    def detached(self, session: ServedSession, connection: GrantsConnection) -> None:
+        """Its grants connection is gone: no new pairs; those it has go on while the session lives."""
+        end = self._ends.get(session)
+        if end is not None and end.connection is connection:
+            end.reads = False
+            self._refuse_waiting(session, "it is not attached any more")
+
+    def session_gone(self, session: ServedSession, why: str) -> None:
+        """All its pairs are over, and whoever sleeps on one of them is woken."""
+        for token in [token for token, kept in self._tokens.items() if kept[0] is session]:
+            del self._tokens[token]
+        self._refuse_waiting(session, f"{session.name if session.joined else 'it'} is gone")
+        for pair in self._hub.pairs.of(session):
+            if pair.sender is session and (end := self._ends.get(pair.receiver)):  # type: ignore[call-overload]
+                os.eventfd_write(end.mail_bell, 1)  # what it wrote last it may not have rung for
+            self.end_pair(pair, why, tell=session)
+        relay = self._lane.relays.pop(session, None)
+        if relay is not None:
+            relay.end(self._server.now(), why)
+        self._lane.pinned.pop(session, None)
+        end = self._ends.pop(session, None)
+        if end is not None:
+            end.connection.close()
+            end.close()
+
+    # What the ends say.
+
+    def heard(self, session: ServedSession, packet: Any, fds: list[int]) -> None:
+        """One packet. What it asks for and can't have is refused by name."""
+        match packet:
+            case grants.Open():
+                try:
+                    self._open(session, packet)
+                except AgentdError as error:
+                    self._ends[session].connection.refuse(packet.cid, error)
+            case grants.Mapped(number=number, error=error):
+                memory, then = self._offered.pop(number, (-1, None))
+                if then is not None:
+                    then(error)
+                    os.close(memory)
+            case grants.Closed(number=number, reason=reason):
+                pair = self._hub.pairs.by_number.get(number)
+                if pair is not None and session in (pair.sender, pair.receiver):
+                    self.end_pair(pair, reason or "the other end has left", tell=session)
+            case grants.Present():
+                if len(fds) == 1:
+                    self._presented.take(session, packet, fds[0])
+            case grants.Pinned(cores=cores, about=about):
+                self._lane.pinned[session] = f"{cores} ({about})" if about else cores
+            case grants.Idle(reads=reads):
+                self._reads(session, reads)
+        self._server.flush(self._server.now())
+
+    def _reads(self, session: ServedSession, reads: bool) -> None:
+        end = self._ends[session]
+        end.reads = reads
+        if not reads:
+            relay = self._lane.relays.pop(session, None)
+            if relay is not None:
+                relay.end(self._server.now(), f"{session.name} reads its ring no more")
+            return
+        self._make_relay(session)
+        for sender, packet in self._waiting.pop(session, []):
+            try:
+                self._grant(sender, session, packet)
+            except AgentdError as error:
+                self._refuse(sender, packet.cid, error)
+
+    # Pairs.
+
+    def _open(self, session: ServedSession, packet: grants.Open) -> None:
+        agent = self._hub.agents.by_name.get(packet.to)
+        if agent is None or agent.unnamed:
+            raise self._hub.agents.unknown(packet.to)
+        if packet.lane != grants.CRITICAL:
+            raise LaneUnavailable("This version has no such direct lane", "`agentctl lanes` shows which are open.")
+        if self._hub.router.draining:
+            raise Busy("agentd is stopping", "Try again in a moment.", retry_after=1.0)
+        if not agent.takers:
+            raise Absent(f"{agent.name} is absent", "CRITICAL and HIGH reach live agents only.")
+        receivers: list[Any] = agent.takers
+        ready = [one for one in receivers if one in self._ends and self._ends[one].reads]
+        if ready:
+            self._grant(session, min(ready, key=lambda one: len(one.reads_from)), packet)
+            return
+        able = [one for one in receivers if one.can_attach]
+        if not able:
+            raise LaneUnavailable(
+                f"{agent.name} reads no shared memory", f"agent.send(..., priority={Priority.CRITICAL.value!r}) is relayed."
+            )
+        self._invite(able[0], session, packet)
+
+    def _invite(self, receiver: ServedSession, sender: ServedSession, packet: grants.Open) -> None:
+        waiting = self._waiting.setdefault(receiver, [])
+        if len(waiting) >= _MAX_WAITING:
+            raise LimitReached(f"{len(waiting)} wait for {receiver.name} to attach", "Try again in a moment.")
+        waiting.append((sender, packet))
+        if len(waiting) == 1:
+            receiver.push(Invitation(Priority.CRITICAL))
+            self._server.loop.call_later(_INVITED_S, self._not_come, receiver)
+
+    def _not_come(self, receiver: ServedSession) -> None:
+        self._refuse_waiting(receiver, f"it has not attached within {_INVITED_S:g} s")
+
+    def _refuse_waiting(self, receiver: ServedSession, why: str) -> None:
+        for sender, packet in self._waiting.pop(receiver, []):
+            self._refuse(sender, packet.cid, LaneUnavailable(f"No channel to {packet.to}: {why}"))
+
+    def _refuse(self, sender: ServedSession, cid: int, error: AgentdError) -> None:
+        end = self._ends.get(sender)
+        if end is not None:
+            end.connection.refuse(cid, error)
+
+    def size_bytes(self) -> int:
+        """What a pair takes."""
+        return _PAGES_BYTES + self.limits.critical_bytes + self.limits.verdict_bytes
+
+    def _create(self, pair: Pair) -> int:
+        limits = self.limits
+        shape = (grants.CRITICAL, pair.number, limits.critical_bytes, limits.verdict_bytes)
+        if self._huge_pages:
+            try:
+                return _native.create_pair(*shape, True)
+            except OSError as error:
+                self._huge_pages = False
+                log.warning("direct.huge_pages: %s; usual pages are used from now on", error.strerror)
+        try:
+            return _native.create_pair(*shape, False)
+        except OSError as error:
+            self._hub.pairs.close(pair.number)
+            raise LimitReached(
+                f"No memory for a pair of {pair.size_bytes} bytes: {error.strerror}",
+                "direct.critical_bytes and direct.max_pairs say how much there may be; messages are relayed.",
+            ) from None
+
+    def _grant(self, sender: ServedSession, receiver: ServedSession, packet: grants.Open) -> None:
+        if sender not in self._ends:
+            return
+        pair = self._hub.pairs.open(Priority.CRITICAL, sender, receiver, self.size_bytes())
+        memory = self._create(pair)
+        self._offer(pair, memory, partial(self._granted, pair, memory, packet))
+
+    def _offer(self, pair: Pair, memory: int, then: Callable[[str], None]) -> None:
+        sender: Any = pair.sender
+        receiver: Any = pair.receiver
+        limits = self.limits
+        bell = self._bell if sender is None else self._ends[sender].verdict_bell
+        process = self._my_process if sender is None else sender.pidfd
+        about = "" if sender is None else sender.provenance
+        offer = grants.Offered(
+            pair.number,
+            grants.CRITICAL,
+            limits.critical_bytes,
+            limits.verdict_bytes,
+            pair.sender_name,
+            about,
+            sender is None,
+        )
+        self._offered[pair.number] = (memory, then)
+        self._ends[receiver].connection.say(offer, *(fd for fd in (memory, bell, process) if fd is not None))
+
+    def _granted(self, pair: Pair, memory: int, packet: grants.Open, error: str) -> None:
+        sender: Any = pair.sender
+        receiver: Any = pair.receiver
+        end = self._ends.get(sender)
+        if error:
+            self._hub.pairs.close(pair.number)
+            self._refuse(sender, packet.cid, LimitReached(f"{packet.to} can't read a pair: {error}"))
+        elif end is None or receiver not in self._ends or pair.number not in self._hub.pairs.by_number:
+            self._refuse(sender, packet.cid, Absent(f"{packet.to} has just left"))
+            self.end_pair(pair, "the sender has left", tell=sender)
+        else:
+            limits = self.limits
+            granted = grants.Granted(
+                packet.cid,
+                pair.number,
+                grants.CRITICAL,
+                limits.critical_bytes,
+                limits.verdict_bytes,
+                receiver.name,
+                receiver.provenance,
+            )
+            bells = (memory, self._ends[receiver].mail_bell, receiver.pidfd)
+            end.connection.say(granted, *(fd for fd in bells if fd is not None))
+
+    def end_pair(self, pair: Pair, why: str, *, tell: ServedSession | None = None) -> None:
+        """It is over: both are told, but for the one who said so."""
+        memory, then = self._offered.pop(pair.number, (-1, None))
+        if self._hub.pairs.close(pair.number) is None and then is None:
+            return
+        for other in (pair.sender, pair.receiver):
+            end = None if other is None or other is tell else self._ends.get(other)  # type: ignore[call-overload]
+            if end is not None:
+                end.connection.say(grants.Closed(pair.number, why[:500]))
+        if then is not None:
+            then("it is over")
+            os.close(memory)
+
+    # Relaying.
+
+    def _make_relay(self, session: ServedSession) -> None:
+        if session in self._lane.relays:
+            return
+        try:
+            pair = self._hub.pairs.open(Priority.CRITICAL, None, session, self.size_bytes())
+            memory = self._create(pair)
+        except LimitReached as error:
+            log.warning("nothing can be relayed to %s: %s", session.name, error.message)
+            return
+        self._lane.relays[session] = None
+        self._offer(pair, memory, partial(self._relay_mapped, pair, memory))
+
+    def _relay_mapped(self, pair: Pair, memory: int, error: str) -> None:
+        session: Any = pair.receiver
+        end = self._ends.get(session)
+        if error or end is None or session not in self._lane.relays:
+            self._lane.relays.pop(session, None)
+            self._hub.pairs.close(pair.number)
+            return
+        limits = self.limits
+        channel = _native.Channel(
+            memory,
+            grants.CRITICAL,
+            pair.number,
+            limits.critical_bytes,
+            limits.verdict_bytes,
+            os.dup(end.mail_bell),
+            None,
+            lambda error, size: relay.refuse(error, size),
+        )
+        relay = Relay(self._hub, channel, session.name, limits.verdict_bytes)
+        self._lane.relays[session] = relay
+
+    def _verdicts(self) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return
+        self.look_at_relays()
+        self._server.flush(self._server.now())
+
+    def relayed(self) -> None:
+        """Something was relayed just now."""
+        self._look_s = _FIRST_LOOK_S
+        self._look_again()
+
+    def look_at_relays(self) -> None:
+        """What became of what was relayed."""
+        now = self._server.now()
+        undelivered = [relay for relay in self._lane.relays.values() if relay is not None and relay.out and relay.look(now)]
+        if undelivered:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._look is None:
+            self._look = self._server.loop.call_later(self._look_s, self._looked)
+            self._look_s = min(2 * self._look_s, _LAST_LOOK_S)
+
+    def _looked(self) -> None:
+        self._look = None
+        self.look_at_relays()
+        self._server.flush(self._server.now())
+
+    # For those who ask.
+
+    def end_of(self, session: ServedSession) -> End | None:
+        """Where a session is attached."""
+        return self._ends.get(session)
+
+    def pairs_open(self, sender: ServedSession, receiver: ServedSession, number: int) -> Pair:
+        """A pair that both presented: it is one again."""
+        return self._hub.pairs.open(Priority.CRITICAL, sender, receiver, self.size_bytes(), number)
+
+    @property
+    def server(self) -> Server:
+        """Whose."""
+        return self._server
+
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {
+            "attached": len(self._ends),
+            "tokens": len(self._tokens),
+            "waiting": sum(map(len, self._waiting.values())),
+            "offered": len(self._offered),
+            "relayed": sum(len(relay.out) for relay in self._lane.relays.values() if relay is not None),
+            "presented": len(self._presented.by_number),
+        }
+
+
+def pinned_to(setting: str) -> list[int]:
+    """The cores that direct.pin names; none for `off`."""
+    return [int(part) for part in setting.split(",") if part.strip().isdigit()]
+
+
+def no_shared_memory(enabled: bool) -> str:
+    """Why there is none between agents; empty where there is: tried, not looked up."""
+    if not enabled:
+        return "direct.enabled is false"
+    try:
+        os.close(_native.create_pair(grants.CRITICAL, 0, 4096, 4096, False))
+    except OSError as error:
+        return f"no sealed memory can be made: {error.strerror}"
+    return ""

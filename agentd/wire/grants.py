@@ -1,0 +1,139 @@
+"""What is said on the grants socket: one packet a message, descriptors beside it. See messages.py for the rules.
+
+A session asks for a token on its main connection (Attach), connects here, and sends the token's 16 bytes as its first
+packet. From then on packets are msgpack arrays [tag, field, ...]; which descriptors travel with which is said below.
+The capacities and the pair's number are what its header must say (native/pair.h).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+from msgspec.msgpack import Decoder, Encoder
+
+TOKEN_BYTES: Final = 16
+#: A packet and its descriptors: more is a violation.
+MAX_PACKET_BYTES: Final = 8192
+MAX_FDS: Final = 4
+
+Name = Annotated[str, Meta(max_length=255)]
+Text = Annotated[str, Meta(max_length=512)]
+Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Size = Annotated[int, Meta(ge=0, le=1 << 30)]
+
+#: Lanes as the pair's header names them.
+CRITICAL: Final = 1
+
+
+# Client to daemon.
+
+
+class Open(Struct, array_like=True, tag=1):
+    """A pair to a live session of agent `to`. Answered by Granted or Refused."""
+
+    cid: Number
+    to: Name
+    lane: int
+
+
+class Mapped(Struct, array_like=True, tag=2):
+    """The receiver reads this pair from now on; or can't, and why."""
+
+    number: Number
+    error: Text = ""
+
+
+class Closed(Struct, array_like=True, tag=3):
+    """This end has left the pair. Either way; never answered."""
+
+    number: Number
+    reason: Text = ""
+
+
+class Present(Struct, array_like=True, tag=4):
+    """After agentd came back: a pair that this end still has. With its memory. The daemon believes what both ends
+    present alike."""
+
+    number: Number
+    lane: int
+    sends: bool
+    peer: Name  # the agent at the other end
+    ring_bytes: Size
+    verdict_bytes: Size
+
+
+class Pinned(Struct, array_like=True, tag=5):
+    """Where the thread that reads a lane runs, and why there."""
+
+    lane: int
+    cores: Text
+    about: Text = ""
+
+
+class Idle(Struct, array_like=True, tag=6):
+    """Whether anything reads this lane here: a pair to a lane that nobody reads is not granted."""
+
+    lane: int
+    reads: bool
+
+
+# Daemon to client.
+
+
+class Attached(Struct, array_like=True, tag=20):
+    """The token was good. With two eventfds: what senders ring, and what receivers ring when there are verdicts."""
+
+    cores: list[int]  # that a pinned thread should choose from
+    spin_us: float
+    about_cores: Text = ""
+
+
+class Granted(Struct, array_like=True, tag=21):
+    """A pair to send into. With its memory, the receiver's doorbell and the receiver's process."""
+
+    cid: Number
+    number: Number
+    lane: int
+    ring_bytes: Size
+    verdict_bytes: Size
+    agent: Name
+    provenance: Text
+
+
+class Offered(Struct, array_like=True, tag=22):
+    """A pair to read. With its memory, the sender's doorbell for verdicts and the sender's process. Answered by Mapped.
+    In one that relays, agentd writes, and each record names its sender itself."""
+
+    number: Number
+    lane: int
+    ring_bytes: Size
+    verdict_bytes: Size
+    sender: Name
+    provenance: Text
+    relays: bool = False
+
+
+class Refused(Struct, array_like=True, tag=23):
+    """No pair, and why (wire/errors.py)."""
+
+    cid: Number
+    code: Text
+    message: Text
+    hint: Text = ""
+    retry_after: float | None = None
+
+
+class Paused(Struct, array_like=True, tag=24):
+    """The receiver of this pair is to let nothing in for now."""
+
+    number: Number
+    on: bool
+
+
+ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle
+DaemonPacket = Attached | Granted | Offered | Refused | Paused | Closed
+
+encode = Encoder().encode
+decode_client = Decoder(ClientPacket).decode
+decode_daemon = Decoder(DaemonPacket).decode

@@ -1,0 +1,72 @@
+"""What is in a record of a direct lane beside its body, and what its numbers mean. The bytes are in native/record.h."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import MsgspecError, Struct
+from msgspec.msgpack import Decoder, Encoder
+
+from agentd.wire.bodies import Content
+from agentd.wire.messages import Details, State
+
+#: Flags of a record.
+ASKED: Final = 1
+STOP: Final = 4
+REQUEST: Final = 8
+#: States in a verdict.
+ACKED: Final = 1
+EXPIRED: Final = 2
+DIED: Final = 3
+REPLIED: Final = 4
+#: What a verdict of each kind says of the message.
+STATES: Final = {ACKED: State.ACKED, EXPIRED: State.EXPIRED, DIED: State.DEAD, REPLIED: State.ACKED}
+
+#: A verdict's largest size but for replies, and how much of a reason it has.
+VERDICT_BYTES: Final = 128
+MAX_REASON_BYTES: Final = 104
+
+CODES: Final = {Content.BYTES: 0, Content.TEXT: 1, Content.JSON: 2}
+CONTENTS: Final = {code: content for content, code in CODES.items()}
+
+
+class RecordDetails(Struct, array_like=True):
+    """What most records do without. Sender and provenance only where agentd relays: else the pair says who it is."""
+
+    details: Details | None = None
+    sender: str | None = None
+    provenance: str = ""
+
+
+_encode = Encoder().encode
+_decode = Decoder(RecordDetails).decode
+
+
+def encode_details(details: Details | None, sender: str | None = None, provenance: str = "") -> bytes:
+    """As bytes; none where there is nothing to say."""
+    if details is None and sender is None:
+        return b""
+    return _encode(RecordDetails(details, sender, provenance))
+
+
+def decode_details(data: bytes | None) -> RecordDetails:
+    """What the sender wrote, which may be anything: what can't be read says nothing."""
+    if data is None:
+        return _NOTHING
+    try:
+        return _decode(data)
+    except MsgspecError:
+        return _NOTHING
+
+
+_NOTHING: Final = RecordDetails()
+
+
+def reason_bytes(reason: str) -> bytes:
+    """As much of it as a verdict takes."""
+    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
+
+
+def verdict_text(payload: bytes) -> str:
+    """A reason, as it may be read; its last letter may have been cut."""
+    return payload.decode("utf-8", "ignore")
