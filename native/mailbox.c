@@ -42,6 +42,25 @@ bool mailbox_remove(struct mailbox *mailbox, const struct mailbox_entry *entry)
     return false;
 }
 
+int mailbox_scan(struct mailbox *mailbox, struct mailbox_entry **entry, const uint8_t **body, uint32_t *size)
+{
+    uint32_t n = mailbox->n_entries, active = mailbox->current, i = active;
+    bool had_its_burst = mailbox->burst >= MAILBOX_BURST;
+    int found = 0;
+
+    for (uint32_t looked = 1; looked < n && !found; looked++) {
+        if (++i >= n)
+            i = 0;
+        found = mailbox_look(mailbox, i, entry, body, size);
+        if (!found && !had_its_burst && looked % MAILBOX_SLICE == 0)
+            found = mailbox_look(mailbox, active, entry, body, size);
+    }
+    if (found)
+        return found;
+    mailbox->burst = 0; /* the others had their turn */
+    return had_its_burst && n > 0 ? mailbox_look(mailbox, active, entry, body, size) : 0;
+}
+
 void mailbox_arm(struct mailbox *mailbox)
 {
     for (uint32_t i = 0; i < mailbox->n_entries; i++)

@@ -11,6 +11,8 @@
 #include "pair.h"
 
 #define MAILBOX_BURST 64u
+/* Between so many others, the one that was active last is looked at again: idle pairs cost its sender little. */
+#define MAILBOX_SLICE 4u
 
 /* One pair in it. The owner's own things follow in a struct of its own that begins with this one. */
 struct mailbox_entry {
@@ -35,6 +37,25 @@ int mailbox_add(struct mailbox *mailbox, struct mailbox_entry *entry);
 /* Takes it out. False when it is not in there. */
 bool mailbox_remove(struct mailbox *mailbox, const struct mailbox_entry *entry);
 
+/* Whether this one has a record: as mailbox_peek(). */
+static inline int
+mailbox_look(struct mailbox *mailbox, uint32_t i, struct mailbox_entry **entry, const uint8_t **body, uint32_t *size)
+{
+    int found = ring_peek(&mailbox->entries[i]->pair.receiver.ring, body, size);
+
+    if (found == 0)
+        return 0;
+    *entry = mailbox->entries[i];
+    if (i != mailbox->current) {
+        mailbox->current = i;
+        mailbox->burst = 0;
+    }
+    return found;
+}
+
+/* mailbox_peek() when the pair that was active last has nothing, or has had its burst. */
+int mailbox_scan(struct mailbox *mailbox, struct mailbox_entry **entry, const uint8_t **body, uint32_t *size);
+
 /*
  * The next record of any pair, in place: 1, and whose it is; 0 when there is none; -EPROTO when the memory of `*entry`
  * is no ring any more: take that one out. Comes again until mailbox_next().
@@ -42,27 +63,13 @@ bool mailbox_remove(struct mailbox *mailbox, const struct mailbox_entry *entry);
 static inline int
 mailbox_peek(struct mailbox *mailbox, struct mailbox_entry **entry, const uint8_t **body, uint32_t *size)
 {
-    uint32_t n = mailbox->n_entries, i = mailbox->current;
-    int found;
+    if (mailbox->burst < MAILBOX_BURST && mailbox->n_entries > 0) {
+        int found = mailbox_look(mailbox, mailbox->current, entry, body, size);
 
-    if (mailbox->burst >= MAILBOX_BURST) {
-        mailbox->burst = 0;
-        i++;
+        if (found)
+            return found;
     }
-    for (uint32_t left = n; left > 0; left--, i++) {
-        if (i >= n)
-            i = 0;
-        found = ring_peek(&mailbox->entries[i]->pair.receiver.ring, body, size);
-        if (found == 0)
-            continue;
-        *entry = mailbox->entries[i];
-        if (i != mailbox->current) {
-            mailbox->current = i;
-            mailbox->burst = 0;
-        }
-        return found;
-    }
-    return 0;
+    return mailbox_scan(mailbox, entry, body, size);
 }
 
 /* Go on behind the record that mailbox_peek() found; its memory is the reader's until mailbox_take(). */
