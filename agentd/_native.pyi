@@ -219,6 +219,12 @@ class Mailbox:
     def wake(self) -> None:
         """Have a thread that sleeps in here look again."""
 
+    def interrupt(self) -> None:
+        """Have a thread that waits in here come back with None, if one does."""
+
+    def makes(self, record: type[Record], /) -> None:
+        """The subclass that is made from now on."""
+
     def fileno(self) -> int:
         """Readable when a doorbell was rung."""
 

@@ -16,6 +16,7 @@ struct mailbox_object {
     PyObject *stopped;    /* called with a record that asks to stop */
     PyObject *changes;    /* Incomings to add, and to remove: (incoming, bool) */
     _Atomic int changed;
+    _Atomic int interrupted; /* whoever waits is to come back without a record */
     uint32_t forks;
     int epoll_fd;
     int wake_fd;
@@ -41,6 +42,8 @@ static int watch(struct mailbox_object *self, int fd)
     return epoll_ctl(self->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
+static PyObject *mailbox_makes(struct mailbox_object *self, PyObject *record);
+
 static PyObject *mailbox_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
 {
     struct mailbox_object *self = (struct mailbox_object *)type->tp_alloc(type, 0);
@@ -51,9 +54,10 @@ static PyObject *mailbox_new(PyTypeObject *type, PyObject *args, PyObject *Py_UN
     self->epoll_fd = self->wake_fd = -1;
     self->forks = pair_forks;
     mailbox_init(&self->mailbox);
-    if (!PyArg_ParseTuple(args, "O!OOL:Mailbox", &PyType_Type, &record, &finished, &stopped, &self->spin_ns))
+    if (!PyArg_ParseTuple(args, "OOOL:Mailbox", &record, &finished, &stopped, &self->spin_ns))
         goto failed;
-    self->record = (PyTypeObject *)Py_NewRef(record);
+    if (!mailbox_makes(self, record))
+        goto failed;
     self->finished = Py_NewRef(finished);
     self->stopped = Py_NewRef(stopped);
     self->changes = PyList_New(0);
@@ -320,7 +324,8 @@ static int something_there(struct mailbox_object *self)
     uint32_t size;
 
     return mailbox_peek(&self->mailbox, &entry, &bytes, &size) != 0 ||
-           atomic_load_explicit(&self->changed, memory_order_relaxed);
+           atomic_load_explicit(&self->changed, memory_order_relaxed) ||
+           atomic_load_explicit(&self->interrupted, memory_order_relaxed);
 }
 
 /* Look for at most `spin_ns`, first with the GIL, then without. */
@@ -375,7 +380,7 @@ static PyObject *wait_for_one(struct mailbox_object *self, copy_function copy, i
             spin_until_ns = now_ns(CLOCK_MONOTONIC) + self->spin_ns;
             spin(self, spin_until_ns < until_ns ? spin_until_ns : until_ns);
         }
-        if (self->closed)
+        if (atomic_exchange_explicit(&self->interrupted, 0, memory_order_acquire))
             Py_RETURN_NONE;
         if (something_there(self)) {
             if (apply_changes(self) < 0)
@@ -545,6 +550,26 @@ static PyObject *mailbox_wake(struct mailbox_object *self, PyObject *Py_UNUSED(u
     Py_RETURN_NONE;
 }
 
+static PyObject *mailbox_interrupt(struct mailbox_object *self, PyObject *Py_UNUSED(unused))
+{
+    if (self->busy) {
+        /* PAIRS WITH the exchange in wait_for_one(). */
+        atomic_store_explicit(&self->interrupted, 1, memory_order_release);
+        ring_doorbell(self->wake_fd);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *mailbox_makes(struct mailbox_object *self, PyObject *record)
+{
+    struct module_state *state = PyModule_GetState(PyType_GetModuleByDef(Py_TYPE(self), &native_module));
+
+    if (!PyType_Check(record) || !PyType_IsSubtype((PyTypeObject *)record, state->record))
+        return PyErr_Format(PyExc_TypeError, "a subclass of Record");
+    Py_XSETREF(self->record, (PyTypeObject *)Py_NewRef(record));
+    Py_RETURN_NONE;
+}
+
 static PyObject *mailbox_fileno(struct mailbox_object *self, PyObject *Py_UNUSED(unused))
 {
     return is_open(self) ? PyLong_FromLong(self->epoll_fd) : NULL;
@@ -631,6 +656,8 @@ static PyMethodDef mailbox_methods[] = {
     {"disarm", (PyCFunction)mailbox_disarm_all, METH_NOARGS, PyDoc_STR("Awake again.")},
     {"add_doorbell", (PyCFunction)mailbox_add_doorbell, METH_O, PyDoc_STR("An eventfd that senders ring.")},
     {"wake", (PyCFunction)mailbox_wake, METH_NOARGS, PyDoc_STR("Have who sleeps here look again.")},
+    {"interrupt", (PyCFunction)mailbox_interrupt, METH_NOARGS, PyDoc_STR("Have who waits here come back.")},
+    {"makes", (PyCFunction)mailbox_makes, METH_O, PyDoc_STR("What receive() makes from now on.")},
     {"fileno", (PyCFunction)mailbox_fileno, METH_NOARGS, PyDoc_STR("Readable when a doorbell was rung.")},
     {"incomings", (PyCFunction)mailbox_incomings, METH_NOARGS, PyDoc_STR("Every pair in it.")},
     {"close", (PyCFunction)mailbox_close, METH_NOARGS, PyDoc_STR("Let go of everything.")},

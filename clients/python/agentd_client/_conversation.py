@@ -31,13 +31,16 @@ from agentd.wire.messages import (
     Error,
     GiveBack,
     Hello,
+    Invitation,
     Join,
     Joined,
     LaggedEvent,
     Message,
+    Priority,
     Receipt,
     Send,
     State,
+    Stop,
     Subscribed,
     Welcome,
 )
@@ -52,12 +55,14 @@ from agentd_client.receipt import Call, Posted, Submitted
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from agentd_client._direct import Direct
     from agentd_client._options import PostOptions
 
 CLIENT: Final = "agentd_client 1"
 #: The daemon is believed: it says what its own limit is only after the reader was made.
 _MAX_READ_BYTES: Final = 1 << 30
 _ACCEPTED = State.ACCEPTED
+_NORMAL = Priority.NORMAL
 #: What an Error without a call says of the connection; any other is about a verb that wanted no answer.
 _CONNECTION_CODES: Final = ("busy", "bad_request", "too_large", "internal")
 #: A loop that posts or acks without a pause is written out so often, so that the daemon works beside it, not after it.
@@ -88,6 +93,11 @@ class Conversation(Generic[R, P]):
         self.posts = Posts()
         self.feeds = Feeds(self)
         self.out = Outbox(wake)
+        self.direct: Direct | None = None  # once shared memory is of use
+        self.stopping_by = ""  # who asked this agent to stop, and why
+        self.eager = False  # shared memory pays off from the first message on that could use it
+        self.record: Any = None  # what messages from shared memory are made of: the face says
+        self.io: Any = None  # the face's: watch(fd, action), unwatch(fd), soon(action)
         self.joining = Call(0)  # this connection's Join
         self.closed: AgentdError | None = None  # why nothing can be said any more
         self.left = False  # and that was our own wish
@@ -116,7 +126,8 @@ class Conversation(Generic[R, P]):
         join = self._join
         take = self.taking
         self.joining = self.open(Call(self.next_cid()))
-        join = Join(self.joining.cid, join.name, take, take and join.share, take and join.replace)
+        direct = take and join.direct
+        join = Join(self.joining.cid, join.name, take, take and join.share, take and join.replace, direct)
         self.out.greet([Hello(VERSION, CLIENT), join, *self.feeds.renew()])
 
     @property
@@ -157,6 +168,8 @@ class Conversation(Generic[R, P]):
         """The end: every call from now on raises `error`."""
         if self.closed is None:
             self.closed = error
+            if self.direct is not None:
+                self.direct.close()
             self.out.close(error)
             self.mail.wake_all()
             self.feeds.close(error)
@@ -187,6 +200,33 @@ class Conversation(Generic[R, P]):
         """Ask for mail, or withdraw, at once: later in the same turn the opposite may be said."""
         if self.out.connected and self.closed is None and self.taking and (grant := self.mail.grant()) is not None:
             self.out.say(grant)
+
+    # Shared memory.
+
+    def go_direct(self) -> Direct:
+        """This client's part in the direct lanes, made when first needed."""
+        if self.direct is None:
+            from agentd_client._direct import Direct
+
+            self.check()
+            self.direct = Direct(self, self._face, self.record())
+        return self.direct
+
+    def ask(self, kind: type[Any], then: Callable[[Call], None], *fields: Any) -> None:
+        """Say a verb; `then` gets the call once it is answered."""
+        call = Call(self.next_cid())
+        call.when_settled(lambda: then(call))
+        if not self.out.connected:
+            call.error = self.unreachable()
+            call.settle()
+            return
+        self.out.say(kind(call.cid, *fields))
+        self.open(call)
+
+    def stop(self, by: str, reason: str) -> None:
+        """Somebody asks this agent to end its work."""
+        self.stopping_by = f"{by}: {reason}" if reason else by
+        self._face.stopping.set()
 
     # Calls.
 
@@ -246,6 +286,11 @@ class Conversation(Generic[R, P]):
         out = self.out
         try:
             options = make_options(given) if given else None
+            if options is not None and options.priority is not _NORMAL and (direct := self.direct) is not None:
+                ticket = self._posted(cid)
+                ticket.to = to
+                if direct.post(ticket, to, content, data, options):
+                    return ticket
             out.push(Send(cid, to, content, data, options))
         except UnicodeEncodeError:
             raise BadName(f"{to!a} is not an agent name") from None
@@ -265,8 +310,13 @@ class Conversation(Generic[R, P]):
 
     # What the application does with a message.
 
-    def hand_over(self, message: Message, window: Window | None) -> R:
+    def hand_over(self, message: Any, window: Window | None) -> R:
         """The application gets this one now, so it is delivered now."""
+        if type(message) is not Message:  # from a ring, where that is known already
+            message.window = window
+            if window is not None:
+                window.unsettled += 1
+            return message  # type: ignore[no-any-return]
         out = self.out
         out.delivered[message.id] = None
         if window is not None:
@@ -315,7 +365,7 @@ class Conversation(Generic[R, P]):
             if kind is Message:
                 details = message.details
                 if details is None or not details.subscription:
-                    if mail.granted and not mail.waiters:  # as arrived() does, and without its cost
+                    if mail.granted and not mail.waiters and message.lane is _NORMAL:  # as arrived() does, and without its cost
                         mail.granted -= 1
                         mail.buffer.append(message)
                     else:
@@ -334,6 +384,12 @@ class Conversation(Generic[R, P]):
                 self.feeds.arrived(message.subscription, message)
             elif kind is Welcome:
                 self._welcome(message)
+            elif kind is Invitation:
+                if self.direct is None:
+                    self.go_direct()
+                self.direct.invited()  # type: ignore[union-attr]
+            elif kind is Stop:
+                self.stop(message.by, message.reason)
             elif kind is Bye:
                 self._reason = message.reason
                 self._end_connection()
@@ -387,6 +443,8 @@ class Conversation(Generic[R, P]):
             self.feeds.subscribed(message.cid, message.subscription)
         elif type(message) is Joined:
             self.name = message.name
+            if self._joined and self.direct is not None:
+                self.direct.renew()
             self._joined = True
             self.back.settle()
         if call is not None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from agentd.wire.errors import Unreachable
+from agentd.wire.errors import BadRequest, LaneUnavailable, Unreachable
 from agentd.wire.messages import Join
 from agentd.wire.names import check_name
 from agentd.wire.paths import check_socket_path, socket_path
@@ -35,12 +35,12 @@ _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 
 
-def make_join(name: str | None, share: bool, replace: bool, take: bool | None) -> Join:
+def make_join(name: str | None, share: bool, replace: bool, take: bool | None, direct: bool = False) -> Join:
     """A name that is given takes its mail unless told otherwise; AGENTD_AGENT, the parent's name, only sends."""
     if name is not None:
-        return Join(0, check_name(name), take is not False, share, replace)
+        return Join(0, check_name(name), take is not False, share, replace, direct)
     inherited = os.environ.get("AGENTD_AGENT") or None
-    return Join(0, inherited and check_name(inherited), bool(take), share, replace)
+    return Join(0, inherited and check_name(inherited), bool(take), share, replace, direct)
 
 
 def find_stand_in(given: Place) -> StandIn | None:
@@ -70,3 +70,12 @@ def no_daemon(path: str, error: OSError) -> Unreachable:
     return Unreachable(
         f"No agentd answers on {path}: {error.strerror or error}", "Start it with `agentctl daemon start`."
     )
+
+
+def check_lane(lane: str) -> None:
+    """Only the direct lanes have channels and receivers of their own."""
+    if lane == "critical":
+        return
+    if lane == "high":
+        raise LaneUnavailable("This version has no high lane", "`agentctl lanes` shows which are open.")
+    raise BadRequest(f"There is no direct lane {lane!r}", "critical is one; normal messages come by inbox().")

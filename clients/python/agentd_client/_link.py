@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from _thread import get_ident
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -74,6 +76,7 @@ class Link(asyncio.BufferedProtocol):
         self._lazy: asyncio.TimerHandle | None = None
         self._turn: asyncio.Handle | None = None
         self._buffer = bytearray(_READ_BYTES)
+        self._thread = 0
 
     # Both are called by the conversation.
 
@@ -87,6 +90,22 @@ class Link(asyncio.BufferedProtocol):
         if self._lazy is None and self._transport is not None:
             self._lazy = self._loop.call_later(_LAZY_S, self.flush)
 
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        """Call it whenever the descriptor is readable."""
+        self._loop.add_reader(fd, action)
+
+    def unwatch(self, fd: int) -> None:
+        """No more."""
+        if not self._loop.is_closed():
+            self._loop.remove_reader(fd)
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """In the loop's thread: at once where that is ours."""
+        if get_ident() == self._thread:
+            action()
+        else:
+            self._loop.call_soon_threadsafe(action)
+
     # Coming and going.
 
     async def open(self, conversation: Conversation[Any, Any], verbs: Verbs) -> None:
@@ -94,6 +113,7 @@ class Link(asyncio.BufferedProtocol):
         self._conversation = conversation
         self._verbs = verbs
         self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         try:
             await self._connect()
         except OSError as error:

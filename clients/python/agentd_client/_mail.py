@@ -14,7 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from agentd.wire.errors import BadRequest
-from agentd.wire.messages import GiveBack, Message, Nack, Receive, Reject
+from agentd.wire.messages import GiveBack, Message, Nack, Priority, Receive, Reject
 from agentd_client.receipt import Call, Steps
 
 if TYPE_CHECKING:
@@ -49,12 +49,18 @@ class Mail:
         elif len(self.buffer) >= self._places() + self.late:
             self._conversation.give_back([message.id])
             return
-        self.buffer.append(message)
+        if message.lane is Priority.NORMAL:
+            self.buffer.append(message)
+        else:
+            self.buffer.insert(sum(other.lane is not Priority.NORMAL for other in self.buffer), message)
         if self.waiters:
             self.waiters.popleft().settle()
 
-    def next(self) -> Message | None:
+    def next(self) -> Any:
         """What to hand over next. What expired on its way here goes back, and the daemon ends it."""
+        direct = self._conversation.direct
+        if direct is not None and (record := direct.take(self._conversation)) is not None:
+            return record
         while self.buffer:
             message = self.buffer.popleft()
             details = message.details
@@ -95,6 +101,9 @@ class Mail:
 
     def wait(self, deadline: float | None) -> Steps[None]:
         """Until something came, something changed, or the time is over."""
+        direct = self._conversation.direct
+        if direct is not None and not direct.may_sleep():
+            return
         call = Call(0)
         self.waiters.append(call)
         try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import _socket as socket  # what the socket module wraps: all that is used here, and 4 ms less of agentctl's start
 from _thread import get_ident
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from select import POLLIN, POLLOUT, poll
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agentd.wire.errors import AgentdError
@@ -36,6 +36,8 @@ class Plug:
         self._next_try = 0.0
         self._thread = 0
         self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._later: list[Callable[[], None]] = []
 
     def open(self, conversation: Conversation[Any, Any]) -> None:
         """Connect for the first time; Unreachable at once where no daemon is."""
@@ -73,6 +75,25 @@ class Plug:
         self.close()
         self._conversation.lost(reason)
 
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        """Call it when the descriptor is readable, inside the next call that waits."""
+        self._watched[fd] = action
+        self._readable.register(fd, POLLIN)
+        self._both.register(fd, POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """No more."""
+        if self._watched.pop(fd, None) is not None:
+            self._readable.unregister(fd)
+            self._both.unregister(fd)
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """In the thread of this client: at once, or inside its next call."""
+        if get_ident() == self._thread:
+            action()
+        else:
+            self._later.append(action)
+
     def check_thread(self) -> None:
         """A socket that two threads read is a riddle; say so instead."""
         if get_ident() != self._thread:
@@ -81,6 +102,8 @@ class Plug:
     def drive(self, steps: Steps[T]) -> T:
         """Go through a verb's steps, reading and writing while there is something to wait for."""
         self.check_thread()
+        while self._later:
+            self._later.pop(0)()
         self._look()
         try:
             while True:
@@ -95,7 +118,7 @@ class Plug:
 
     def _look(self) -> None:
         """Between two calls the daemon may have gone: better to know before something is said to nobody."""
-        if self._socket is not None and self._readable.poll(0):
+        if self._socket is not None and self._wait(self._readable, 0.0):
             try:
                 self._read_ready()
             except OSError as error:
@@ -110,13 +133,19 @@ class Plug:
             if not self._write():
                 self._wait(self._both, until)
                 self._read_ready()
-            elif until is None or self._wait(self._readable, until):
+            elif (until is None and not self._watched) or self._wait(self._readable, until):
                 self._take_in(self._socket.recv_into(self._buffer))
         except OSError as error:
             self._lost(str(error))
 
     def _wait(self, polled: poll, until: float | None) -> bool:
-        return bool(polled.poll(None if until is None else max(0.0, until - monotonic()) * 1000))
+        found = polled.poll(None if until is None else max(0.0, until - monotonic()) * 1000)
+        if not self._watched:
+            return bool(found)
+        for fd, _ in found:
+            if (action := self._watched.get(fd)) is not None:
+                action()
+        return self._socket is not None and any(fd == self._socket.fileno() for fd, _ in found)
 
     def _write(self) -> bool:
         """Write what the kernel takes; whether that was all."""
@@ -171,7 +200,7 @@ class Plug:
             self._pauses = pauses()
             self._next_try = now + next(self._pauses)
         end = self._next_try if until is None else min(self._next_try, until)
-        sleep(max(0.0, end - now))
+        self._wait(self._readable, end)  # sleeps, but for what else is watched
         if monotonic() < self._next_try:
             return
         self._next_try = monotonic() + next(self._pauses)

@@ -13,13 +13,14 @@ from agentd.wire import messages as wire
 from agentd.wire.bodies import encode_body
 from agentd.wire.errors import AgentdError, Backpressure, BadRequest, RateLimited, Timeout, Unreachable
 from agentd.wire.frames import CHUNK_BYTES
-from agentd.wire.messages import State
+from agentd.wire.messages import Priority, Route, State
 from agentd.wire.names import ID_LETTERS, id_value
 from agentd_client._options import checked, make_options
 from agentd_client.receipt import Call, Receipt, Steps, Submitted, ended
 
 if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
+    from agentd_client._direct import Direct
     from agentd_client._feeds import Feed
     from agentd_client._options import PostOptions, SendOptions
     from agentd_client.message import Received
@@ -44,7 +45,7 @@ class Verbs:
 
     def __init__(self, conversation: Conversation[Any, Any], answer_s: float) -> None:
         self._conversation = conversation
-        self._answer_s = answer_s
+        self.answer_s = answer_s
         self._announced = False  # the daemon waits to hear that what it announced was shown
 
     def _connection(self, until: float | None) -> Steps[None]:
@@ -68,7 +69,7 @@ class Verbs:
 
     def call(self, kind: type[Any], *fields: Any) -> Steps[Any]:
         """Say a verb and take its answer."""
-        until = deadline(self._answer_s)
+        until = deadline(self.answer_s)
         yield from self._connection(until)
         return (yield from self._answer(Call(self._conversation.next_cid()), kind, fields, until))
 
@@ -120,8 +121,26 @@ class Verbs:
     # What ends in a receipt.
 
     def send(self, to: str, body: object, timeout: float | None, given: PostOptions) -> Steps[Receipt]:
-        """One message to one agent."""
+        """One message to one agent: from ring to ring where its priority asks for that and there are rings."""
+        if given and "priority" in given and (options := make_options(given)) is not None:
+            direct = self._direct_for(options)
+            if direct is not None:
+                from agentd_client import _ringing
+
+                receipt = yield from _ringing.send(direct, to, body, timeout, options)
+                if receipt is not None:
+                    return receipt
         return (yield from self._submit(wire.Send, to, body, timeout, given))
+
+    def _direct_for(self, options: wire.Options) -> Direct | None:
+        """What carries it directly; None where it goes through agentd. A client that has no shared memory yet gets some
+        where it can use it again, or where it is demanded: a command that sends one message is relayed sooner."""
+        conversation = self._conversation
+        if options.priority is not Priority.CRITICAL or options.route in (Route.RELAYED, Route.SOCKET, Route.JOURNAL):
+            return None
+        if conversation.direct is None and (conversation.eager or options.route is Route.DIRECT):
+            conversation.go_direct()
+        return conversation.direct
 
     def wait(self, ticket: Submitted, timeout: float | None) -> Steps[None]:
         """Until a ticket is settled."""
@@ -195,6 +214,10 @@ class Verbs:
         options = make_options(given)
         if type(to) is not str or not 0 < timeout <= 366 * 86400:
             raise BadRequest(f"Can't ask {to!r} with a timeout of {timeout} s")
+        if options is not None and options.priority is Priority.CRITICAL:
+            from agentd_client import _ringing
+
+            return (yield from _ringing.request(conversation.go_direct(), to, body, timeout, options))
         yield from self._connection(until)
         yield from self._fits(data, until)
         call = Call(conversation.next_cid())
@@ -265,7 +288,7 @@ class Verbs:
 
     def subscribe(self, feed: Feed) -> Steps[None]:
         """Until the daemon has the subscription."""
-        until = deadline(self._answer_s)
+        until = deadline(self.answer_s)
         yield from self._connection(until)
         call = self._conversation.feeds.subscribe(feed)
         try:
@@ -283,11 +306,11 @@ class Verbs:
 
     def join(self) -> Steps[None]:
         """Until this connection's Join is answered."""
-        until = deadline(self._answer_s)
+        until = deadline(self.answer_s)
         call = self._conversation.joining
         while not call.settled:
             if _is_over(until):
-                raise Unreachable(f"agentd has not answered in {self._answer_s:g} s", "Its log may say why.")
+                raise Unreachable(f"agentd has not answered in {self.answer_s:g} s", "Its log may say why.")
             yield call, until
         if call.error is not None:
             raise call.error

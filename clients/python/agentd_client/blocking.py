@@ -7,6 +7,7 @@ its first call, so that one verb costs one round trip; that call raises what joi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,8 @@ from agentd.wire.messages import GiveBack, Nack, Working
 from agentd.wire.names import id_text
 from agentd_client._conversation import Conversation
 from agentd_client._feeds import Feed
-from agentd_client._joining import Place, find_socket, find_stand_in, make_join
+from agentd_client._joining import Place, check_lane, find_socket, find_stand_in, make_join
+from agentd_client._lazily import make_handler, make_receiver
 from agentd_client._mail import Window
 from agentd_client._socket import Plug
 from agentd_client._verbs import Verbs
@@ -26,7 +28,12 @@ from agentd_client.receipt import Posted, Receipt
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from threading import Event
+
+    from agentd_client._direct import Direct
     from agentd_client._options import PostOptions, SendOptions
+    from agentd_client._pairs import Outgoing
+    from agentd_client._receiver import Handler, Receiver, ThreadMessage
 
 #: How long leaving waits for the answers to posts.
 CLOSE_S: Final = 5.0
@@ -113,6 +120,67 @@ class Message(Received, eq=False):
                 self, Nack(0, id, failure(error)) if issubclass(kind, Exception) else GiveBack(0, [id])
             )
             self.client.say()
+
+
+def _direct_message() -> type:
+    from agentd_client._blocking_message import DirectMessage
+
+    return DirectMessage
+
+
+class Channel:
+    """The direct pair to one live session of an agent. See the asyncio face's."""
+
+    send: Callable[[object], int]
+
+    def __init__(self, client: Client, to: str, lane: str) -> None:
+        self._client = client
+        self._to = to
+        check_lane(lane)
+        self._pair: Outgoing | None = None
+
+    def __enter__(self) -> Channel:
+        client = self._client
+        direct = client.conversation.go_direct()
+        self._pair = pair = client.drive(direct.channel(self._to, monotonic() + client.verbs.answer_s))
+        self.send = pair.send
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
+
+    @property
+    def pair(self) -> Outgoing:
+        """Its memory, once it is open."""
+        if self._pair is None:
+            raise RuntimeError("A channel is opened by `with`")
+        return self._pair
+
+    def delivered(self, position: int, timeout: float | None = None) -> bool:
+        """Wait until the receiver has taken the record there: False when it has not in time, or is gone."""
+        from agentd_client import _ringing
+
+        return self._client.drive(_ringing.delivered(self.pair, position, timeout))
+
+    @property
+    def sent(self) -> int:
+        """How many records."""
+        return self.pair.sent
+
+    @property
+    def dead(self) -> int:
+        """How many the receiver had not taken when it went; 0 while it is there."""
+        return self.pair.dead
+
+    @property
+    def unknown(self) -> int:
+        """How many it had taken and not finished, of those that asked."""
+        return self.pair.unknown
+
+    @property
+    def state(self) -> str:
+        """open, paused or closed."""
+        return self.pair.state
 
 
 class Inbox:
@@ -213,7 +281,11 @@ class Client:
         self.conversation: Conversation[Message, Ticket] = Conversation(
             join, self, Message, self._ticket, _nothing, _nothing, self._plug.say
         )
+        self.conversation.io = self._plug
+        self.conversation.record = _direct_message
         self.verbs = Verbs(self.conversation, timeout)
+        self._stopping: Event | None = None
+        self._handler: Handler | None = None
         self.drive = self._plug.drive
         self.say = self._plug.say
 
@@ -283,6 +355,42 @@ class Client:
     def inbox(self, window: int = 1) -> Inbox:
         """Messages, for `for`; up to `window` are here at a time."""
         return Inbox(self, window)
+
+    # Shared memory.
+
+    @property
+    def stopping(self) -> Event:
+        """Set when somebody asks this agent to stop (`agentctl halt`); heard inside calls."""
+        if self._stopping is None:
+            from threading import Event
+
+            self._stopping = Event()
+        return self._stopping
+
+    def channel(self, to: str, lane: str = "critical") -> Channel:
+        """A pair to one live session of that agent, for `with`."""
+        return Channel(self, to, lane)
+
+    def receiver(self, lane: str = "critical") -> Receiver:
+        """The lane's mail alone, for `with`: inbox() does not get it meanwhile. LaneBusy while another has it. The
+        receiver may then be used in one other thread."""
+        check_lane(lane)
+        direct = self._attached()
+        return make_receiver(direct)
+
+    def on_critical(self, handler: Callable[[ThreadMessage], Any], *, pin: bool = True) -> None:
+        """Call it with each critical message, in a thread of its own on a fast core; returning acks, raising ends the
+        message as dead."""
+        direct = self._attached()
+        self._handler = make_handler(direct, handler, pin)
+
+    def _attached(self) -> Direct:
+        if not self.conversation.joining.settled:
+            self.drive(self.verbs.join())
+        self.conversation.check_taking()
+        direct = self.conversation.go_direct()
+        self.drive(direct.attach(monotonic() + self.verbs.answer_s))
+        return direct
 
     # One message, by id.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+from collections.abc import Callable, Generator
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +13,8 @@ from agentd.wire.messages import GiveBack, Nack, Working
 from agentd.wire.names import id_text
 from agentd_client._conversation import Conversation
 from agentd_client._feeds import Feed
-from agentd_client._joining import Place, find_socket, find_stand_in, make_join
+from agentd_client._joining import Place, check_lane, find_socket, find_stand_in, make_join
+from agentd_client._lazily import make_handler, make_receiver
 from agentd_client._link import Link, drive, until_settled
 from agentd_client._mail import Window
 from agentd_client._verbs import Verbs
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from agentd_client._options import PostOptions, SendOptions
+    from agentd_client._pairs import Outgoing
+    from agentd_client._receiver import Handler, Receiver, ThreadMessage
 
 #: How long leaving waits for the answers to posts.
 CLOSE_S: Final = 5.0
@@ -94,6 +99,68 @@ class Message(Received, eq=False):
             conversation.mail.settle(
                 self, Nack(0, id, failure(error)) if issubclass(kind, Exception) else GiveBack(0, [id])
             )
+
+
+def _direct_message() -> type:
+    from agentd_client._direct_message import DirectMessage
+
+    return DirectMessage
+
+
+class Channel:
+    """The direct pair to one live session of an agent. `send` writes one record and returns its position, no system
+    call while the receiver is awake; it raises Backpressure when the ring is full and ReceiverGone when that session is
+    gone. `dead` and `unknown` count what was lost with it."""
+
+    send: Callable[[object], int]
+
+    def __init__(self, client: Client, to: str, lane: str) -> None:
+        self._client = client
+        self._to = to
+        check_lane(lane)
+        self._pair: Outgoing | None = None
+
+    async def __aenter__(self) -> Channel:
+        direct = self._client.conversation.go_direct()
+        self._pair = pair = await drive(direct.channel(self._to, monotonic() + self._client.verbs.answer_s))
+        self.send = pair.send
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
+
+    @property
+    def pair(self) -> Outgoing:
+        """Its memory, once it is open."""
+        if self._pair is None:
+            raise RuntimeError("A channel is opened by `async with`")
+        return self._pair
+
+    async def delivered(self, position: int, timeout: float | None = None) -> bool:
+        """Wait until the receiver has taken the record there: False when it has not in time, or is gone."""
+        from agentd_client import _ringing
+
+        return await drive(_ringing.delivered(self.pair, position, timeout))
+
+    @property
+    def sent(self) -> int:
+        """How many records."""
+        return self.pair.sent
+
+    @property
+    def dead(self) -> int:
+        """How many the receiver had not taken when it went; 0 while it is there."""
+        return self.pair.dead
+
+    @property
+    def unknown(self) -> int:
+        """How many it had taken and not finished, of those that asked."""
+        return self.pair.unknown
+
+    @property
+    def state(self) -> str:
+        """open, paused or closed."""
+        return self.pair.state
 
 
 class Inbox:
@@ -185,11 +252,17 @@ class Client:
     ) -> None:
         stand_in = find_stand_in(socket)
         self._link = Link(find_socket(socket)) if stand_in is None else stand_in.link()
-        join = make_join(name, share, replace, take)
+        join = make_join(name, share, replace, take, direct=stand_in is None)
         self.conversation: Conversation[Message, Ticket] = Conversation(
             join, self, Message, Ticket, self._link.wake, self._link.lazily, self._link.flush
         )
+        self.conversation.io = self._link
+        self.conversation.record = _direct_message
+        self.conversation.eager = stand_in is None
         self.verbs = Verbs(self.conversation, timeout)
+        #: Set when somebody asks this agent to stop (`agentctl halt`).
+        self.stopping = asyncio.Event()
+        self._handler: Handler | None = None
         self._took = False
         self.post = self.conversation.post  # no method in between: this is the hot way out
 
@@ -259,6 +332,32 @@ class Client:
     def inbox(self, window: int = 1) -> Inbox:
         """Messages, for `async for`; up to `window` are here at a time."""
         return Inbox(self, window)
+
+    # Shared memory.
+
+    def channel(self, to: str, lane: str = "critical") -> Channel:
+        """A pair to one live session of that agent, for `async with`."""
+        return Channel(self, to, lane)
+
+    def receiver(self, lane: str = "critical") -> Receiver:
+        """The lane's mail for a plain thread, for `with`: inbox() does not get it meanwhile. LaneBusy while another
+        has it. May be called in that thread."""
+        check_lane(lane)
+        self.conversation.check_taking()
+        receiver = make_receiver(self.conversation.go_direct())
+        self._link.soon(self._attach)
+        return receiver
+
+    def on_critical(self, handler: Callable[[ThreadMessage], Any], *, pin: bool = True) -> None:
+        """Call it with each critical message, in a thread of its own on a fast core; returning acks, raising ends the
+        message as dead. Give it a process whose other threads do not compute."""
+        self.conversation.check_taking()
+        self._handler = make_handler(self.conversation.go_direct(), handler, pin)
+        self._link.soon(self._attach)
+
+    def _attach(self) -> None:
+        direct = self.conversation.go_direct()
+        direct.invited()
 
     # One message, by id.
 

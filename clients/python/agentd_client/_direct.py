@@ -1,0 +1,460 @@
+"""A client's part in the direct lanes: its pairs, and everything about them that is not the ring itself.
+
+    the face's thread    sends, reads verdicts, and takes mail unless a receiver has the lane
+    a reader's thread    receiver() or on_critical(): takes the mail of its lane
+    the watcher's        makes pairs as agentd introduces them, and ends them when their other end is gone
+
+The watcher hands over what the face must do (`_news`, a bell that the face's loop watches).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd import _native
+from agentd.wire import grants
+from agentd.wire import messages as wire
+from agentd.wire.errors import (
+    Absent,
+    AgentdError,
+    LaneBusy,
+    LaneUnavailable,
+    Timeout,
+    Unreachable,
+    from_wire,
+)
+from agentd.wire.messages import Priority
+from agentd_client import _ringing
+from agentd_client._pairs import DirectRecord, Incoming, Outgoing, encode, refuser
+from agentd_client._watcher import Watcher
+from agentd_client.receipt import Call, Steps
+
+if TYPE_CHECKING:
+    from agentd_client._conversation import Conversation
+
+_CRITICAL: Final = Priority.CRITICAL
+#: Channels that sends have opened and that nobody closes: the one used longest ago makes room.
+_MAX_CACHED: Final = 128
+#: So long an agent without shared memory is not asked again whether it has some.
+_RELAYED_S: Final = 5.0
+#: How many critical messages inbox() hands out before it looks for others.
+_IN_A_ROW: Final = 16
+
+
+class Direct:
+    """Made when first needed, by an invitation, a channel or a receiver."""
+
+    def __init__(self, conversation: Conversation[Any, Any], face: Any, record: type[DirectRecord]) -> None:
+        self._conversation = conversation
+        self.face = face
+        self._record = record
+        self.watcher = Watcher(self)
+        self._news: deque[Callable[[], None]] = deque()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.mailbox = _native.Mailbox(record, self._finished, self._asked_to_stop, 0)
+        self._verdict_bells: list[int] = []
+        self.attached = Call(0)  # settled when we are, or can't be: then with an error
+        self._opening: dict[int, Call] = {}
+        self._channels: dict[str, Outgoing] = {}  # those that sends use, by agent
+        self._relayed: dict[str, float] = {}  # agents without shared memory: until when not to ask
+        self._outgoing: dict[int, Outgoing] = {}
+        self._incoming: dict[int, Incoming] = {}
+        self.cores: list[int] = []
+        self.about_cores = ""
+        self.spin_ns = 50_000
+        self.reader: object | None = None  # who has the lane: None is inbox() and receive()
+        self._in_a_row = 0
+        self._pending = False  # an attachment is under way
+        self._closed = False
+        conversation.io.soon(self._start)
+
+    def _start(self) -> None:
+        """In the face's thread."""
+        io = self._conversation.io
+        io.watch(self._bell, self._process)
+        if self.reader is None:
+            io.watch(self.mailbox.fileno(), self._rung)
+
+    # The face's side: attaching.
+
+    def attach(self, until: float | None) -> Steps[None]:
+        """Until this session is known on the grants socket."""
+        if self.attached.settled and self.attached.error is not None:
+            self.attached = Call(0)  # try again
+        if not self.attached.settled and not self._pending:
+            self.renew()
+        while not self.attached.settled:
+            if until is not None and monotonic() >= until:
+                raise Timeout("agentd has not attached this client in time")
+            yield self.attached, until
+        if self.attached.error is not None:
+            raise self.attached.error.with_traceback(None)
+
+    def renew(self) -> None:
+        """Ask for a token; also after agentd came back, for the pairs that went on."""
+        self._pending = True
+        self._conversation.ask(wire.Attach, self._token)
+
+    def _token(self, call: Call) -> None:
+        if call.error is not None:
+            self._attached(call.error)
+        else:
+            self.watcher.connect(call.answer.socket, call.answer.token)
+
+    def _attached(self, error: AgentdError | None) -> None:
+        self._pending = False
+        self.attached.error = error
+        self.attached.settle()
+
+    def invited(self) -> None:
+        """Somebody wants to send here."""
+        if self._pending or (self.attached.settled and self.attached.error is None and self.watcher.say(self._idle())):
+            return
+        self.attached = Call(0)
+        self.renew()
+
+    def _idle(self) -> grants.Idle:
+        return grants.Idle(grants.CRITICAL, self._conversation.taking)
+
+    # The face's side: channels.
+
+    def channel(self, to: str, until: float | None) -> Steps[Outgoing]:
+        """A fresh pair to a live session of that agent."""
+        yield from self.attach(until)
+        call = Call(self._conversation.next_cid())
+        self._opening[call.cid] = call
+        try:
+            if not self.watcher.say(grants.Open(call.cid, to, grants.CRITICAL)):
+                self.attached = Call(0)
+                raise Unreachable("agentd is not reachable: no channel can be opened", "It may be restarting.")
+            while not call.settled:
+                if until is not None and monotonic() >= until:
+                    raise Timeout(f"No channel to {to} in time")
+                yield call, until
+        finally:
+            self._opening.pop(call.cid, None)
+        if call.error is not None:
+            raise call.error
+        channel: Outgoing = call.answer
+        return channel
+
+    def cached(self, to: str, until: float | None, *, demanded: bool) -> Steps[Outgoing | None]:
+        """The channel that sends to that agent use; None where they are to be relayed."""
+        channel = self._channels.get(to)
+        if channel is not None:
+            if not channel.gone and channel.state != "closed":
+                return channel
+            del self._channels[to]
+            self.drop(channel, "it is gone")
+        if not demanded and self._relayed.get(to, 0.0) > monotonic():
+            return None
+        try:
+            channel = yield from self.channel(to, until)
+        except (LaneUnavailable, Unreachable, Timeout, OSError):
+            if demanded:
+                raise
+            if len(self._relayed) >= _MAX_CACHED:
+                self._relayed.clear()
+            self._relayed[to] = monotonic() + _RELAYED_S
+            return None
+        if len(self._channels) >= _MAX_CACHED:
+            oldest = next(iter(self._channels))
+            self.drop(self._channels.pop(oldest), "another channel was needed more")
+        self._channels[to] = channel
+        return channel
+
+    def open_channel(self, to: str) -> Outgoing | None:
+        """The one that is open already; for a post, which can't wait."""
+        channel = self._channels.get(to)
+        return None if channel is None or channel.gone or channel.state == "closed" else channel
+
+    def post(self, ticket: Any, to: str, content: Any, data: bytes, options: wire.Options) -> bool:
+        """Send it if a channel is open; else it is relayed."""
+        return _ringing.post(self, ticket, to, content, data, options)
+
+    def drop(self, channel: Outgoing, why: str) -> None:
+        """This end has left."""
+        self._outgoing.pop(channel.number, None)
+        if not channel.gone:
+            number = channel.number
+            channel.over(why)
+            self.watcher.say(grants.Closed(number, why))
+
+    # The face's side: mail.
+
+    def take(self, conversation: Conversation[Any, Any]) -> DirectRecord | None:
+        """The next message for inbox() or receive(), if they have the lane. Now and then one of another lane comes
+        first, where there is one."""
+        if self.reader is not None:
+            return None
+        self._in_a_row += 1
+        if self._in_a_row > _IN_A_ROW:
+            self._in_a_row = 0
+            if conversation.mail.buffer:
+                return None
+        taken: DirectRecord | None = self.mailbox.take()
+        return taken
+
+    def may_sleep(self) -> bool:
+        """Whether there is no mail here, and a doorbell will ring when there is."""
+        return self.reader is not None or self.mailbox.arm()
+
+    def _rung(self) -> None:
+        if self.reader is None:
+            self.mailbox.disarm()
+            self._conversation.mail.wake_all()
+
+    def occupy(self, reader: object) -> None:
+        """The lane is read by somebody else than inbox() from now on."""
+        if self.reader is not None:
+            raise LaneBusy("Another receiver of this client reads the critical lane", "Close that one first.")
+        self.reader = reader
+        fd = self.mailbox.fileno()
+        self._conversation.io.soon(lambda: self._conversation.io.unwatch(fd))
+
+    def vacate(self, reader: object) -> None:
+        """inbox() has it again."""
+        if self.reader is reader and not self._closed:
+            self.reader = None
+            self.mailbox.spin_ns = 0
+            self.mailbox.makes(self._record)
+            self._conversation.io.soon(self._have_it_back)
+
+    def _have_it_back(self) -> None:
+        if self.reader is None and not self._closed:
+            self._conversation.io.watch(self.mailbox.fileno(), self._rung)
+            self._conversation.mail.wake_all()
+
+    # News, in the face's thread.
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        self._news.append(action)
+        if not self._closed:
+            os.eventfd_write(self._bell, 1)
+
+    def _process(self) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return
+        while self._news:
+            self._news.popleft()()
+
+    def _verdicts(self) -> None:
+        for bell in self._verdict_bells:
+            try:
+                os.eventfd_read(bell)
+            except BlockingIOError:
+                pass
+        for channel in list(self._outgoing.values()):
+            channel.look()
+
+    # In the watcher's thread.
+
+    def heard(self, packet: Any, fds: list[int]) -> None:
+        """What agentd says."""
+        try:
+            match packet:
+                case grants.Attached():
+                    self._welcomed(packet, fds)
+                case grants.Granted():
+                    self._granted(packet, fds)
+                case grants.Offered():
+                    self._offered(packet, fds)
+                case grants.Refused():
+                    error = from_wire(packet.code, packet.message, packet.hint, packet.retry_after)
+                    self._soon(lambda: self._opened(packet.cid, None, error))
+                case grants.Closed():
+                    self._ended(packet.number, packet.reason)
+                case grants.Paused():
+                    if (incoming := self._incoming.get(packet.number)) is not None:
+                        incoming.pause(packet.on)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _welcomed(self, packet: grants.Attached, fds: list[int]) -> None:
+        mail_bell, verdict_bell = fds
+        fds.clear()
+        self.cores, self.about_cores = packet.cores, packet.about_cores
+        self.spin_ns = int(packet.spin_us * 1000)
+        self.mailbox.add_doorbell(mail_bell)
+        self.watcher.say(self._idle())
+        for pair in [*self._outgoing.values(), *self._incoming.values()]:
+            self._present(pair)
+
+        def welcomed() -> None:
+            self._verdict_bells.append(verdict_bell)
+            self._conversation.io.watch(verdict_bell, self._verdicts)
+            self._attached(None)
+
+        self._soon(welcomed)
+
+    def _present(self, pair: Outgoing | Incoming) -> None:
+        sends = isinstance(pair, Outgoing)
+        if isinstance(pair, Incoming) and pair.relays:
+            pair.end()  # the daemon that wrote into it is no more
+            self.mailbox.wake()
+            return
+        peer = pair.agent if isinstance(pair, Outgoing) else pair.sender
+        _, ring, verdicts = pair.shape
+        self.watcher.say(grants.Present(pair.number, grants.CRITICAL, sends, peer, ring, verdicts), pair.memory_fd)
+
+    def _granted(self, packet: grants.Granted, fds: list[int]) -> None:
+        memory, bell, *process = fds
+        try:
+            channel = Outgoing(
+                memory,
+                packet.lane,
+                packet.number,
+                packet.ring_bytes,
+                packet.verdict_bytes,
+                bell,
+                encode,
+                refuser(packet.agent, _CRITICAL),
+            )
+        except OSError as error:
+            failed = LaneUnavailable(f"No channel to {packet.agent}: {error.strerror}", "Messages are relayed.")
+            self.watcher.say(grants.Closed(packet.number, str(error.strerror)))
+            self._soon(lambda: self._opened(packet.cid, None, failed))
+            return
+        fds.clear()
+        process_fd = process[0] if process else -1
+        channel.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
+        channel.begin(self, packet.agent, packet.provenance, _CRITICAL, packet.verdict_bytes, (memory, process_fd))
+        self._outgoing[packet.number] = channel
+        self.watcher.watch(process_fd, channel)
+        self._soon(lambda: self._opened(packet.cid, channel, None))
+
+    def _opened(self, cid: int, channel: Outgoing | None, error: AgentdError | None) -> None:
+        call = self._opening.pop(cid, None)
+        if call is None:  # nobody waits any more
+            if channel is not None:
+                self.drop(channel, "it was opened too late")
+            return
+        call.answer, call.error = channel, error
+        call.settle()
+
+    def _offered(self, packet: grants.Offered, fds: list[int]) -> None:
+        memory, bell, *process = fds
+        try:
+            incoming = Incoming(
+                memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, bell
+            )
+        except OSError as error:
+            self.watcher.say(grants.Mapped(packet.number, str(error.strerror)))
+            return
+        fds.clear()
+        incoming.sender = packet.sender
+        incoming.provenance = packet.provenance
+        incoming.lane = _CRITICAL
+        incoming.relays = packet.relays
+        incoming.direct = self
+        incoming.memory_fd = memory
+        incoming.process_fd = process[0] if process else -1
+        incoming.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
+        self._incoming[packet.number] = incoming
+        self.mailbox.add(incoming)
+        self.watcher.watch(incoming.process_fd, incoming)
+        self.watcher.say(grants.Mapped(packet.number))
+
+    def _ended(self, number: int, why: str) -> None:
+        outgoing = self._outgoing.get(number)
+        if outgoing is not None:
+            self._receiver_gone(outgoing, why)
+        incoming = self._incoming.get(number)
+        if incoming is not None:
+            self._sender_gone(incoming)
+
+    def peer_gone(self, pair: Any) -> None:
+        """The process at the other end has ended."""
+        if isinstance(pair, Outgoing):
+            self._receiver_gone(pair, "its process has ended")
+        else:
+            self._sender_gone(pair)
+
+    def _receiver_gone(self, channel: Outgoing, why: str) -> None:
+        channel.end()
+        self.watcher.unwatch(channel.process_fd)
+        number = channel.number
+
+        def gone() -> None:
+            self._outgoing.pop(number, None)
+            channel.over(why)
+
+        self._soon(gone)
+
+    def _sender_gone(self, incoming: Incoming) -> None:
+        self.watcher.unwatch(incoming.process_fd)
+        incoming.end()
+        self.mailbox.wake()  # to take what is left, and let go of it
+
+    def detached(self, why: str) -> None:
+        """No grants socket any more; the pairs go on."""
+
+        def told() -> None:
+            calls, self._opening = self._opening, {}
+            gone = Unreachable(f"agentd is not reachable: {why}")
+            for call in calls.values():
+                call.error = gone
+                call.settle()
+            if self.attached.settled:
+                self.attached = Call(0)
+            self._pending = False
+
+        self._soon(told)
+
+    # In the reader's thread.
+
+    def _finished(self, incoming: Incoming) -> None:
+        """Its sender is gone and it is empty, or it is no ring any more."""
+
+        def let_go() -> None:
+            self.watcher.unwatch(incoming.process_fd)
+            if self._incoming.pop(incoming.number, None) is not None:
+                self.watcher.say(grants.Closed(incoming.number, "it was read to its end"))
+            incoming.release()
+
+        self.watcher.soon(let_go)
+
+    def _asked_to_stop(self, record: DirectRecord) -> None:
+        by, reason = record.sender, record.body.decode("utf-8", "replace")
+        self._soon(lambda: self._conversation.stop(by, reason))
+
+    # The end.
+
+    def close(self) -> None:
+        """Leave every pair, tell their other ends, and end the watcher."""
+        if self._closed:
+            return
+        for channel in list(self._outgoing.values()):
+            self.drop(channel, "the sender has left")
+        self._channels.clear()
+        reader = self.reader
+        if reader is not None:
+            reader.close()  # type: ignore[attr-defined]
+        self._closed = True
+        for incoming in list(self._incoming.values()):
+            self.mailbox.remove(incoming)
+            self.watcher.say(grants.Closed(incoming.number, "the receiver has left"))
+        self.watcher.close()
+        io = self._conversation.io
+        io.unwatch(self._bell)
+        if self.reader is None:
+            io.unwatch(self.mailbox.fileno())
+        for bell in self._verdict_bells:
+            io.unwatch(bell)
+            os.close(bell)
+        for incoming in self._incoming.values():
+            incoming.release()
+        self._incoming.clear()
+        self.mailbox.close()
+        os.close(self._bell)
+        absent = Absent("This client has left")
+        for call in self._opening.values():
+            call.error = absent
+            call.settle()

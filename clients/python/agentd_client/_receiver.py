@@ -1,0 +1,165 @@
+"""A plain thread's side of a direct lane: receiver(), and the thread that on_critical() makes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd.wire import grants, records
+from agentd.wire.errors import NotOnThisLane
+from agentd_client._pairs import DirectRecord
+from agentd_client.message import failure
+
+if TYPE_CHECKING:
+    from agentd_client._direct import Direct
+
+log = logging.getLogger("agentd_client")
+
+#: While a handler's thread runs, other Python threads give way to it so soon; usually they keep the interpreter 5 ms.
+_SWITCH_S: Final = 100e-6
+_FIFO_PRIORITY: Final = 1
+
+
+class ThreadMessage(DirectRecord):
+    """A message in a thread that reads a direct lane; its verbs wait for nothing. `with message:` acks on a clean exit
+    and nacks on an exception."""
+
+    __slots__ = ()
+
+    def ack(self) -> None:
+        """Done with it."""
+        self.finish(records.ACKED)
+
+    def nack(self, reason: str = "", after: float = 0.0) -> None:
+        """Could not do it. It does not come back: on this lane that is its end."""
+        self.refuse_delay(after)
+        self.finish(records.DIED, reason or "nacked")
+
+    def reject(self, reason: str = "") -> None:
+        """Never."""
+        self.finish(records.DIED, reason or "rejected")
+
+    def working(self) -> None:
+        """Nothing waits for that on this lane."""
+
+    def reply(self, body: object) -> None:
+        """Answer a request, and ack it."""
+        if not self.wants_reply:
+            raise NotOnThisLane(
+                f"Nobody waits for a reply to message {self.id}",
+                "Ack it, and send its sender a message of its own.",
+            )
+        self.answer(body)
+
+    def __enter__(self) -> ThreadMessage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish(records.ACKED)
+        else:
+            self.finish(records.DIED, failure(error))
+
+
+class Receiver:
+    """The lane's one reader, in one thread at a time. `receive`, `receive_bytes` and `drain` are the native ones."""
+
+    def __init__(self, direct: Direct) -> None:
+        self._direct = direct
+        mailbox = direct.mailbox
+        self.receive: Callable[..., ThreadMessage | None] = mailbox.receive
+        self.receive_bytes: Callable[..., bytes | None] = mailbox.receive_bytes
+        self.drain: Callable[[int], list[ThreadMessage]] = mailbox.drain
+        self.drain_bytes: Callable[[int], list[bytes]] = mailbox.drain_bytes
+        direct.occupy(self)
+        mailbox.makes(ThreadMessage)
+        mailbox.spin_ns = direct.spin_ns if len(os.sched_getaffinity(0)) > 1 else 0
+
+    def __enter__(self) -> Receiver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the lane back to inbox()."""
+        if self._direct.reader is self:
+            self._direct.mailbox.interrupt()
+            self._direct.vacate(self)
+
+
+class Handler:
+    """on_critical()'s thread: pinned to a core of its own, it calls the handler with each message."""
+
+    def __init__(self, direct: Direct, handle: Callable[[ThreadMessage], Any], pin: bool) -> None:
+        self._direct = direct
+        self._handle = handle
+        self._pin = pin
+        self._over = False
+        self._receiver = Receiver(direct)
+        direct.reader = self
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._interval, _SWITCH_S))
+        self._thread = threading.Thread(target=self._run, name="agentd-critical", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        cores, about = self._settle_down() if self._pin else ("any", "not pinned")
+        self._direct.watcher.soon(lambda: self._tell(cores, about))
+        receive = self._receiver.receive
+        handle = self._handle
+        while not self._over:
+            message = receive()
+            if message is None:
+                continue
+            try:
+                handle(message)
+            except Exception as error:
+                log.exception("on_critical: %s raised for message %s", handle, message.id)
+                message.finish(records.DIED, failure(error))
+            else:
+                message.finish(records.ACKED)
+
+    def _tell(self, cores: str, about: str) -> None:
+        self._direct.watcher.say(grants.Pinned(grants.CRITICAL, cores, about))
+
+    def _settle_down(self) -> tuple[str, str]:
+        """Onto one of the fast cores that we may use, the last: the first has the interrupts, often."""
+        direct = self._direct
+        mine = os.sched_getaffinity(0)
+        usable = [core for core in direct.cores if core in mine]
+        if len(mine) < 2 or not usable:
+            return "any", "only one core" if len(mine) < 2 else "none of the fast cores is allowed"
+        core = usable[-1]
+        try:
+            os.sched_setaffinity(0, {core})
+        except OSError as error:
+            return "any", f"pinning: {error.strerror}"
+        return str(core), ", ".join(filter(None, (direct.about_cores, _be_urgent())))
+
+    def close(self) -> None:
+        """End the thread, after the message it is at."""
+        if self._over:
+            return
+        self._over = True
+        while self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._direct.mailbox.interrupt()
+            self._thread.join(0.01)
+        sys.setswitchinterval(self._interval)
+        self._direct.vacate(self)
+
+
+def _be_urgent() -> str:
+    """Real-time scheduling, where the limits allow it."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_FIFO_PRIORITY))
+    except OSError:
+        return ""
+    return "SCHED_FIFO"

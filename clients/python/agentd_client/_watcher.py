@@ -1,0 +1,143 @@
+"""The thread of an attached client: it reads the grants socket and sees the ends of processes, so that pairs come and
+go also while the client's own thread is busy. It sleeps unless something of that happens."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import MsgspecError
+
+from agentd.wire import grants
+
+if TYPE_CHECKING:
+    from agentd_client._direct import Direct
+
+_ANSWER_S: Final = 5.0
+
+
+class Watcher:
+    """Calls `Direct.heard`, `Direct.peer_gone` and `Direct.detached` in its own thread."""
+
+    def __init__(self, direct: Direct) -> None:
+        self._direct = direct
+        self._socket: socket.socket | None = None
+        self._poll = select.poll()
+        self._processes: dict[int, Any] = {}  # pidfd to the pair whose other end that is
+        self._todo: deque[Callable[[], None]] = deque()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._bell, select.POLLIN)
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="agentd-direct", daemon=True)
+        self._thread.start()
+
+    # Called from any thread.
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """Do that in the watcher's thread."""
+        self._todo.append(action)
+        os.eventfd_write(self._bell, 1)
+
+    def connect(self, path: str, token: bytes) -> None:
+        """Attach, or attach again."""
+        self.soon(lambda: self._connect(path, token))
+
+    def say(self, packet: grants.ClientPacket, *fds: int) -> bool:
+        """Send a packet; False where nobody hears it."""
+        sock = self._socket
+        if sock is None:
+            return False
+        try:
+            socket.send_fds(sock, [grants.encode(packet)], list(fds), socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """The end of the thread."""
+        if self._over:
+            return
+        self._over = True
+        os.eventfd_write(self._bell, 1)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # In the thread.
+
+    def watch(self, pidfd: int, pair: Any) -> None:
+        """Hear of the end of that process."""
+        if pidfd >= 0:
+            self._processes[pidfd] = pair
+            self._poll.register(pidfd, select.POLLIN)
+
+    def unwatch(self, pidfd: int) -> None:
+        """It does not matter any more."""
+        if self._processes.pop(pidfd, None) is not None:
+            self._poll.unregister(pidfd)
+
+    def _run(self) -> None:
+        while not self._over:
+            for fd, _ in self._poll.poll():
+                if fd == self._bell:
+                    self._do()
+                elif fd in self._processes:
+                    pair = self._processes[fd]
+                    self.unwatch(fd)
+                    self._direct.peer_gone(pair)
+                elif self._socket is not None and fd == self._socket.fileno():
+                    self._read(self._socket)
+        self._do()
+        self._disconnect()
+        os.close(self._bell)
+
+    def _do(self) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            pass
+        while self._todo:
+            self._todo.popleft()()
+
+    def _connect(self, path: str, token: bytes) -> None:
+        self._disconnect()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.settimeout(_ANSWER_S)
+            sock.connect(path)
+            sock.send(token, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            sock.close()
+            self._direct.detached(f"{path}: {error.strerror or error}")
+            return
+        self._socket = sock
+        self._poll.register(sock, select.POLLIN)
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._poll.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _read(self, sock: socket.socket) -> None:
+        fds: list[int] = []
+        try:
+            data, fds, _, _ = socket.recv_fds(
+                sock, grants.MAX_PACKET_BYTES, grants.MAX_FDS, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+            )
+            packet = grants.decode_daemon(data) if data else None
+        except BlockingIOError:
+            return
+        except (OSError, MsgspecError):
+            packet = None
+        if packet is None:
+            for fd in fds:
+                os.close(fd)
+            self._disconnect()
+            self._direct.detached("agentd has closed the grants socket")
+            return
+        self._direct.heard(packet, fds)
