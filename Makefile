@@ -39,7 +39,7 @@ demo: build ## three agents talk through a daemon in a temporary directory
 	@.venv/bin/python examples/demo.py
 
 ##@ Work on it
-.PHONY: test test-c check lint types check-c fuzz fuzz-smoke stress new-user format
+.PHONY: test test-c check lint types check-c prove-ring fuzz fuzz-smoke stress new-user format
 test: build test-c .venv/installed-test ## run the C tests and the Python tests
 	$(pytest) $(ARGS)
 
@@ -63,6 +63,12 @@ check-c: build/strict/build.ninja build/asan/build.ninja build/tsan/build.ninja
 	$(meson) test -C build/strict --print-errorlogs
 	$(meson) test -C build/asan --print-errorlogs
 	$(meson) test -C build/tsan --print-errorlogs $(fixed_layout)
+
+# Their short versions are among the C tests; here a skip is a failure too.
+proofs := $(patsubst native/proofs/prove_%.c,%,$(wildcard native/proofs/prove_*.c))
+prove-ring: build/test/build.ninja ## prove the ring and the pair at length: orders, kills, races (PROOFS="order kill" picks)
+	$(in_venv) ninja -C build/test $(proofs:%=native/prove_%)
+	@for proof in $(or $(PROOFS),$(proofs)); do echo "--- $$proof"; build/test/native/prove_$$proof long || exit 1; done
 
 fuzz: build .venv/installed-test .venv/tried-fuzz ## fuzz every face for SECONDS (600) each
 	@for face in binary json text; do $(python) tests/fuzz/fuzz.py $$face --seconds $(or $(SECONDS),600) || exit 1; done
