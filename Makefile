@@ -97,7 +97,7 @@ bench-normal: build .venv/installed-bench ## measure NORMAL beside NATS and Redi
 	[ -z "$$missing" ] || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $$missing; }
 	.venv/bin/python bench/normal.py $(ARGS)
 
-bench-critical: build ## measure CRITICAL beside the cache line between two cores
+bench-critical: build .venv/tried-rivals ## measure CRITICAL beside the cache line and its rivals (installs clang-19 with apt-get)
 	.venv/bin/python bench/critical.py $(ARGS)
 
 bench-smoke: build ## run each measurement for a moment, without rivals: does it still work?
@@ -132,6 +132,17 @@ clean: ## remove .venv/, build/ and the tools' caches
 # Where there is no atheris for this Python the fuzzers have a mutator of their own, and say so.
 .venv/tried-fuzz: .venv/made-with
 	@$(pip) install --quiet --only-binary :all: 'atheris>=3.0,<4'  || echo "atheris can't be installed for this Python: the fuzzers use a mutator of their own"
+	@touch $@
+
+# What can't be installed here is left out of the comparison, and the report says so. tachyon-ipc is built from source,
+# which needs a newer C++ than Debian's usual one.
+tachyon_packages := clang-19 libc++-19-dev lld-19
+.venv/tried-rivals: .ci/requirements pyproject.toml .venv/made-with
+	@command -v clang-19 >/dev/null && command -v ld.lld-19 >/dev/null && [ -d /usr/lib/llvm-19/include/c++/v1 ] || { \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $(tachyon_packages) || true; }
+	@for rival in $$(.venv/bin/python .ci/requirements rivals); do echo "installing $$rival"; \
+	CC=clang-19 CXX=clang++-19 CXXFLAGS=-stdlib=libc++ LDFLAGS="-stdlib=libc++ -fuse-ld=lld-19" \
+	$(pip) install --quiet "$$rival" || echo "$$rival can't be installed: it is left out"; done
 	@touch $@
 
 .venv/installed-package: $(sources) meson.build pyproject.toml LICENSE .venv/installed-build .venv/installed-run

@@ -50,7 +50,7 @@ class Core:
 
     def read(self) -> Reading:
         """The floor now."""
-        return Reading(self.trips("floor", FLOOR_MS)().rank(0.5) / 2 if self._child else 0.0)
+        return Reading(self.trips("floor", FLOOR_MS)().middle() / 2 if self._child else 0.0)
 
     def trips(self, what: str, span_ms: int) -> Callable[[], Tally]:
         """Turns of round trips."""

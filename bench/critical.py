@@ -2,7 +2,8 @@
 
 Two processes on two cores, both awake. Chunks of at most 50 ms, the bare cache line directly before and after each
 (chunks.py). One way is half of a round trip; each round trip is timed alone, the floor's too, by the same clock. A
-ratio to the floor is that of a chunk to the two floors around it; a run's is the median of its chunks. 64 B each,
+ratio to the floor is that of a chunk to the two floors around it, each by the mean of its middle half (clocks move in
+steps of 10 ns on some machines, too coarse for medians to be divided); a run's is the median of its chunks. 64 B each,
 unless it says otherwise:
 
 ring      raw records of one pair: copied in, published with the fence and the look at the gate; copied out, given back
@@ -13,19 +14,26 @@ batched   raw records, one publish for 32 of them; batched-records: the same wit
 single    raw records, a publish for each
 large     records of 4 KiB, a publish for each, beside memcpy() of such blocks between buffers that no cache holds
 enqueue   what a raw record and its publish cost the sender: bursts of 200 into a warm ring that nobody reads meanwhile
+
+Then the same from Python, with its rivals in turn: agentd/bytes and agentd/messages (own_direct.py), tachyon-ipc,
+iceoryx2 and horus-robotics (rivals/), all of them spinning; and the rate of agentd/bytes from
+one loop of sends into a drain.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import awake
 import chunks
 import core
 import report
 import table
+from python_ends import PythonEnds
 from sampler import Tally, median
 
 TRIPS: Final = ("ring", "record", "crowded")
@@ -38,11 +46,14 @@ VALUES: Final = {
     "memcpy": "blocks/s",
     "enqueue": "ns",
     "enqueue-record": "ns",
+    "agentd/bytes": "msg/s",
 }
 SMALL_BYTES: Final = 64
 LARGE_BYTES: Final = 4096
 SMOKE_MS: Final = 5
 NEAR: Final = "near"
+#: Of agentd's own one way from Python: at least so many times as long.
+RIVALS: Final = {"tachyon/zero-copy": 3, "iceoryx2/pub-sub": 6, "horus/dict": 6}
 
 
 class Results:
@@ -74,17 +85,17 @@ class Results:
                     self._dropped += 1
         return {key: some for key, some in kept.items() if len(some) >= chunks.MIN_KEPT}
 
-    def trips(self, run: int, turns: Mapping[str, Callable[[], Tally]], count: int) -> None:
-        """One run of these round trips."""
+    def trips(self, run: int, turns: Mapping[str, Callable[[], Tally]], count: int, floor: str) -> None:
+        """One run of these round trips. `floor` is what to call the floor beside them."""
         floors: dict[str, list[float]] = {}
         for (name, regime), kept in self.play(turns, count).items():
             tally, ratios, above_ns = Tally(), [], []
             for chunk in kept:
                 floor_ns = (chunk.before.cacheline_ns + chunk.after.cacheline_ns) / 2
                 floors.setdefault(regime, []).append(floor_ns)
-                p50_ns = chunk.result.rank(0.5) / 2
-                ratios.append(p50_ns / floor_ns)
-                above_ns.append(p50_ns - floor_ns)
+                one_way_ns = chunk.result.middle() / 2
+                ratios.append(one_way_ns / floor_ns)
+                above_ns.append(one_way_ns - floor_ns)
                 tally.add(chunk.result.items())
             self._tallies.setdefault((name, regime), Tally()).add(tally.items())
             p50_ns = tally.rank(0.5) / 2
@@ -94,7 +105,7 @@ class Results:
             self.of_floor.add(run, SMALL_BYTES, {key: median(ratios)})
             self.over_floor_ns.add(run, SMALL_BYTES, {key: median(above_ns)})
         for regime, found in floors.items():
-            self.p50_ns.add(run, SMALL_BYTES, {("floor", regime): median(found)})
+            self.p50_ns.add(run, SMALL_BYTES, {(floor, regime): median(found)})
 
     def rates(self, run: int, turns: Mapping[str, Callable[[], float]], count: int) -> None:
         """One run of these."""
@@ -117,20 +128,54 @@ class Results:
         )
 
 
+def contenders(chosen: argparse.Namespace, result: report.Report) -> list[str]:
+    """Who competes from Python."""
+    names = []
+    for name in awake.MODULES:
+        if chosen.smoke and not name.startswith("agentd/"):
+            result.leave_out(name, "a smoke run has no rivals")
+        elif chosen.only and name not in chosen.only.split(","):
+            result.leave_out(name, "not asked for")
+        elif reason := awake.module(name).missing():
+            result.leave_out(name, reason)
+        else:
+            names.append(name)
+    return names
+
+
+def measure_core(c: core.Core, results: Results, run: int, span_ms: int, count: int) -> None:
+    """One run in C."""
+    results.trips(run, {name: c.trips(name, span_ms) for name in TRIPS}, count, "floor")
+    results.rates(run, {name: c.value(name, span_ms) for name in VALUES if "/" not in name}, count)
+
+
+def measure_python(names: list[str], results: Results, run: int, home: Path, span_ms: int, count: int) -> None:
+    """One run from Python, with fresh processes."""
+    with ExitStack() as undo:
+        ends: dict[str, PythonEnds] = {}
+        for name in names:
+            ends[name] = PythonEnds(name, home / f"{run}-{name.replace('/', '-')}", span_ms / 1000)
+            undo.callback(ends[name].close)
+        results.trips(run, {name: end.trips() for name, end in ends.items()}, count, "floor beside Python")
+        if "agentd/bytes" in ends:
+            results.rates(run, {"agentd/bytes": ends["agentd/bytes"].flow()}, count)
+
+
 def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
     """All runs."""
     result = report.begin("critical", chosen)
     c = core.Core(home)
+    results = Results(result, c)
     if c.missing:
         result.leave_out("everything", c.missing)
-        judge(result, Results(result, c))
+        judge(result, results)
         return result
-    results = Results(result, c)
+    names = contenders(chosen, result)
     span_ms = SMOKE_MS if chosen.smoke else round(chunks.CHUNK_S * 1000)
     count = max(chunks.MIN_KEPT, round(chosen.seconds / chunks.CHUNK_S))
     for run in range(chosen.runs):
-        results.trips(run, {name: c.trips(name, span_ms) for name in TRIPS}, count)
-        results.rates(run, {name: c.value(name, span_ms) for name in VALUES}, count)
+        measure_core(c, results, run, span_ms, count)
+        measure_python(names, results, run, home, span_ms, count)
     c.close()
     results.figures()
     judge(result, results)
@@ -139,6 +184,11 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
 
 def judge(result: report.Report, results: Results) -> None:
     """The promises: ratios in every regime that occurred, absolute figures near."""
+    judge_core(result, results)
+    judge_python(result, results)
+
+
+def judge_core(result: report.Report, results: Results) -> None:
     of_floor, p50_ns, values = results.of_floor, results.p50_ns, results.values
     no_near = "the two cores were never near"
     for name in ("ring", "record"):
@@ -153,6 +203,17 @@ def judge(result: report.Report, results: Results) -> None:
         result.at_least(what, bound, values.ratios(SMALL_BYTES, name, "unfenced"), "×")
     of_memcpy = values.ratios(LARGE_BYTES, "large", "memcpy", NEAR)
     result.at_least("records of 4 KiB, of memcpy() from DRAM, near", 2, of_memcpy, "×", no_near)
+
+
+def judge_python(result: report.Report, results: Results) -> None:
+    for name, bound_ns in (("agentd/bytes", 250), ("agentd/messages", 450)):
+        result.at_most(f"one way, {name}, above the floor", bound_ns, results.over_floor_ns.of(name), "ns")
+    for rival, times in RIVALS.items():
+        ratios = results.p50_ns.ratios(SMALL_BYTES, rival, "agentd/bytes")
+        result.at_least(f"one way, {rival}, of agentd/bytes", times, ratios, "×", chunks.why_missing(result, rival))
+    for regime, bound in ((NEAR, 10e6), ("far", 2.5e6)):
+        rates = results.values.of("agentd/bytes", regime)
+        result.at_least(f"rate from Python, {regime}", bound, rates, "msg/s", f"the two cores were never {regime}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""The Python contenders of critical.py: a pair of processes (awake.py) for each, as turns for chunks.alternate()."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import machine
+import process
+from sampler import Tally
+
+ANSWER_S: Final = 30.0
+_AWAKE: Final = Path(__file__).with_name("awake.py")
+_FIRST_COUNT: Final = 500
+
+
+class PythonEnds:
+    """Both processes of one contender. RuntimeError when it does not come up; why is on stderr."""
+
+    def __init__(self, name: str, home: Path, span_s: float) -> None:
+        cores = machine.end_cores()
+        assert cores is not None
+        home.mkdir(parents=True)
+        self._name = name
+        self._span_s = span_s
+        command = [sys.executable, str(_AWAKE), name, *map(str, cores), str(home)]
+        self._child: subprocess.Popen[str] = process.spawn(command)
+        try:
+            self._hear()
+        except RuntimeError:
+            self.close()
+            raise
+
+    def trips(self) -> Callable[[], Tally]:
+        """Turns of round trips."""
+        turn = self._turn("trips")
+        return lambda: Tally(turn())
+
+    def flow(self) -> Callable[[], float]:
+        """Turns of messages a second."""
+        turn = self._turn("flow")
+        return lambda: float(turn())
+
+    def _turn(self, what: str) -> Callable[[], Any]:
+        """As many messages as take about a chunk's time: each turn learns from the one before."""
+        count = _FIRST_COUNT
+
+        def turn() -> Any:
+            nonlocal count
+            assert self._child.stdin is not None
+            start = monotonic()
+            self._child.stdin.write(json.dumps({what: count}) + "\n")
+            self._child.stdin.flush()
+            answer = self._hear()
+            faster = self._span_s / (monotonic() - start)
+            count = max(_FIRST_COUNT, round(count * min(20.0, faster)))
+            return answer
+
+        return turn
+
+    def _hear(self) -> Any:
+        out = self._child.stdout
+        assert out is not None
+        if not select.select([out], [], [], ANSWER_S)[0]:
+            raise RuntimeError(f"{self._name}: no answer within {ANSWER_S:g} s")
+        line = out.readline()
+        if not line:
+            raise RuntimeError(f"{self._name}: its process ended with status {self._child.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End them; some leave files behind where they are killed."""
+        if self._child.stdin is not None:
+            self._child.stdin.close()
+        try:
+            self._child.wait(5)
+        except subprocess.TimeoutExpired:
+            pass
+        process.stop(self._child)
