@@ -2,7 +2,7 @@
 
     python awake.py CONTENDER CORE CORE DIRECTORY      told by lines of JSON on stdin, answering on stdout
 
-This process forks before anything is opened; each half is pinned to its core and opens its end there. Between two
+This process forks before anything is opened; each half opens its end and pins itself to its core. Between two
 commands the other half sleeps in read(2); it is awake before the clock runs. {"trips": N} is answered with N round
 trips, timed one by one, as [nanoseconds, how often]; each body has a new sequence number and the reply must equal it.
 {"flow": N} is answered with messages a second: from before the first send until the other half has taken and counted
@@ -74,6 +74,9 @@ class Module(Protocol):
 
     def prepare(self, home: Path) -> Any:
         """Whatever must exist before there are two processes."""
+
+    def finish(self, prepared: Any) -> None:
+        """End what prepare() began."""
 
     def open_end(self, prepared: Any, first: bool, mode: str) -> End:
         """In its process. Both are called at the same time, so they may wait for each other."""
@@ -180,12 +183,15 @@ def main(name: str, first_core: int, last_core: int, home: Path) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         other_wire, first_wire = first_wire, other_wire
     other_wire.close()
-    os.sched_setaffinity(0, {first_core if first else last_core})
     end = contender.open_end(prepared, first, name.partition("/")[2])
+    os.sched_setaffinity(0, {first_core if first else last_core})
     if first:
         first_wire.recv(1)
         print("[]", flush=True)
-        _first_half(end, first_wire)
+        try:
+            _first_half(end, first_wire)
+        finally:
+            contender.finish(prepared)
     else:
         first_wire.send(b"!")
         _other_half(end, first_wire)

@@ -6,18 +6,19 @@ ratio to the floor is that of a chunk to the two floors around it, each by the m
 steps of 10 ns on some machines, too coarse for medians to be divided); a run's is the median of its chunks. 64 B each,
 unless it says otherwise:
 
-ring      raw records of one pair: copied in, published with the fence and the look at the gate; copied out, given back
-record    the same with record.h's header, through the mailbox; its timestamp is the clock reading that starts the trip
-crowded   the same with 63 idle pairs beside it in the mailbox
-unfenced  throughput of the same ring code with neither fence nor gate: a plain ring of one writer and one reader
-batched   raw records, one publish for 32 of them; batched-records: the same with header and mailbox
-single    raw records, a publish for each
-large     records of 4 KiB, a publish for each, beside memcpy() of such blocks between buffers that no cache holds
-enqueue   what a raw record and its publish cost the sender: bursts of 200 into a warm ring that nobody reads meanwhile
+cache line  the floor itself, for its tail: what the machine does to everybody
+ring        raw records of one pair: copied in, published with the fence and the look at the gate; copied out
+record      the same with record.h's header, through the mailbox; its timestamp is the reading that starts the trip
+crowded     the same with 63 idle pairs beside it in the mailbox
+unfenced    throughput of the same ring code with neither fence nor gate: a plain ring of one writer and one reader
+batched     raw records, one publish for 32 of them; batched-records: the same with header and mailbox
+single      raw records, a publish for each
+large       records of 4 KiB, a publish for each, beside memcpy() of such blocks between buffers that no cache holds
+enqueue     what a raw record and its publish cost the sender: bursts of 200 into a warm ring that nobody reads
 
 Then the same from Python, with its rivals in turn: agentd/bytes and agentd/messages (own_direct.py), tachyon-ipc,
-iceoryx2 and horus-robotics (rivals/), all of them spinning; and the rate of agentd/bytes from
-one loop of sends into a drain.
+iceoryx2 and horus-robotics (rivals/), all of them spinning; and the rate of agentd/bytes from one loop of sends into a
+loop of drains.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ import table
 from python_ends import PythonEnds
 from sampler import Tally, median
 
-TRIPS: Final = ("ring", "record", "crowded")
+#: What to call it, and what critical.c does.
+TRIPS: Final = {"cache line": "floor", "ring": "ring", "record": "record", "crowded": "crowded"}
 VALUES: Final = {
     "unfenced": "msg/s",
     "batched": "msg/s",
@@ -145,7 +147,7 @@ def contenders(chosen: argparse.Namespace, result: report.Report) -> list[str]:
 
 def measure_core(c: core.Core, results: Results, run: int, span_ms: int, count: int) -> None:
     """One run in C."""
-    results.trips(run, {name: c.trips(name, span_ms) for name in TRIPS}, count, "floor")
+    results.trips(run, {name: c.trips(what, span_ms) for name, what in TRIPS.items()}, count, "floor")
     results.rates(run, {name: c.value(name, span_ms) for name in VALUES if "/" not in name}, count)
 
 
@@ -195,6 +197,8 @@ def judge_core(result: report.Report, results: Results) -> None:
         result.at_most(f"one way, {name}, of the floor", 1.3, of_floor.of(name), "×")
         result.at_most(f"one way, {name}, near", 100, p50_ns.of(name, NEAR), "ns", no_near)
         result.at_most(f"p99.9, {name}, of its median, near", 2, results.p999.of(name, NEAR), "×", no_near)
+    if bare := results.p999.of("cache line", NEAR):
+        result.notes.append(f"p99.9 of the bare cache line, of its median, near: {median(bare):.2g} ×")
     result.at_most("63 idle pairs beside it, of none", 1.1, p50_ns.ratios(SMALL_BYTES, "crowded", "record"), "×")
     for name in ("enqueue", "enqueue-record"):
         result.at_most(f"{name}, with its fence", 15, values.of(name), "ns")

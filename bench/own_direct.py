@@ -1,59 +1,66 @@
-"""agentd's direct lane as Python has it: agentd._native, without the daemon, which only introduces the two ends.
+"""agentd's direct lane from Python: a daemon that introduces the two ends, and its own client at both of them.
 
-bytes     Channel.send and Mailbox.receive_bytes
-messages  Channel.send and Mailbox.receive: an object for each, with its id, sender and times behind it
-Both pairs are of the size that the daemon gives CRITICAL. A flow is Channel.send in a loop into Mailbox.drain_bytes.
+bytes     channel.send and receiver.receive_bytes
+messages  channel.send and receiver.receive: an object for each message, which can be asked for all that is known of it
+Receivers look for longer than a chunk takes before they sleep. A flow is channel.send in a loop into drain_bytes.
 """
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Final
 
 import awake
+import own
 
-_CRITICAL: Final = 1
-_RING_BYTES: Final = 1 << 16
-_VERDICT_BYTES: Final = 1 << 14
-#: Longer than a chunk: the receiver is never asleep.
-_SPIN_NS: Final = 10_000_000_000
+from agentd.wire.errors import AgentdError, Backpressure
+from agentd_client import blocking
+
 _AT_ONCE: Final = 256
+_DEADLINE_S: Final = 10.0
+_NAMES: Final = ("first", "other")
 
 
 def missing() -> str:
-    from agentd import _native
-
-    return "" if hasattr(_native, "Channel") else "this build has no direct lanes"
+    return ""
 
 
-def prepare(home: Path) -> Any:
-    """The memory of both directions."""
-    from agentd import _native
+def prepare(home: Path) -> own.Daemon:
+    """The daemon."""
+    settings = home / "agentd" / "config.toml"
+    settings.parent.mkdir()
+    settings.write_text("[direct]\nspin_us = 1000000.0\n")
+    return own.Daemon(home)
 
-    return [_native.create_pair(_CRITICAL, number, _RING_BYTES, _VERDICT_BYTES, False) for number in (0, 1)]
 
-
-def _refuse(error: int, size: int) -> None:
-    raise OSError(error, os.strerror(error))
+def finish(prepared: own.Daemon) -> None:
+    prepared.close()
 
 
 class Bytes(awake.Calls):
     """Bodies alone."""
 
-    def __init__(self, memory: list[int], out: int) -> None:
-        from agentd import _native
-
-        def shape(number: int) -> tuple[int, int, int, int, int, int]:
-            return memory[number], _CRITICAL, number, _RING_BYTES, _VERDICT_BYTES, os.eventfd(0)
-
-        self.channel = _native.Channel(*shape(out), None, _refuse)
-        self.mailbox = _native.Mailbox(_native.Record, print, print, _SPIN_NS)
-        self.mailbox.add(_native.Incoming(*shape(1 - out)))
-        receive: Any = self.mailbox.receive_bytes  # None only when its time is over, and it has no end here
+    def __init__(self, socket: str, name: str, peer: str) -> None:
+        self._open = ExitStack()
+        me = self._open.enter_context(blocking.connect(name, socket=socket))
+        self.receiver = self._open.enter_context(me.receiver())
+        self.channel = self._channel(me, peer)
+        receive: Any = self.receiver.receive_bytes  # None only when its time is over, and it has no end here
         super().__init__(self.channel.send, receive)
+
+    def _channel(self, me: blocking.Client, peer: str) -> blocking.Channel:
+        deadline = time.monotonic() + _DEADLINE_S
+        while True:
+            try:
+                return self._open.enter_context(me.channel(peer))
+            except AgentdError:  # it is not there yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def pour(self, bodies: Sequence[bytes], count: int) -> None:
         send = self.channel.send
@@ -64,19 +71,20 @@ class Bytes(awake.Calls):
                     try:
                         send(one)
                         break
-                    except BlockingIOError:
+                    except Backpressure:
                         continue  # the ring is full
             left -= len(bodies)
 
     def drain(self) -> list[bytes]:
-        return self.mailbox.drain_bytes(_AT_ONCE)
+        return self.receiver.drain_bytes(_AT_ONCE)
 
 
 class Messages(Bytes):
     """Objects."""
 
     def ping(self, first: int, count: int) -> list[int]:
-        send, receive, clock = self.channel.send, self.mailbox.receive, perf_counter_ns
+        send, clock = self.channel.send, perf_counter_ns
+        receive: Any = self.receiver.receive
         samples = []
         for sequence in range(first, first + count):
             sent = awake.body(sequence)
@@ -90,10 +98,12 @@ class Messages(Bytes):
         return samples
 
     def echo(self, count: int) -> None:
-        send, receive = self.channel.send, self.mailbox.receive
+        send = self.channel.send
+        receive: Any = self.receiver.receive
         for _ in range(count):
             send(receive().body)
 
 
-def open_end(prepared: Any, first: bool, mode: str) -> Bytes:
-    return (Messages if mode == "messages" else Bytes)(prepared, 0 if first else 1)
+def open_end(prepared: own.Daemon, first: bool, mode: str) -> Bytes:
+    name, peer = _NAMES if first else reversed(_NAMES)
+    return (Messages if mode == "messages" else Bytes)(prepared.socket, name, peer)

@@ -114,7 +114,14 @@ def test_critical() -> None:
         pytest.skip("two ends that spin need two cores")
     ways = figures(report, "one way p50")
     floors = {"floor", "floor beside Python"}
-    assert {name for name, _ in ways} == floors | {"crowded", "record", "ring", "agentd/bytes", "agentd/messages"}
+    assert {name for name, _ in ways} == floors | {
+        "cache line",
+        "crowded",
+        "record",
+        "ring",
+        "agentd/bytes",
+        "agentd/messages",
+    }
     for (name, _), way in ways.items():
         assert way["value"] > 0
         if name not in floors:
@@ -213,6 +220,8 @@ def test_a_ratio_stays_within_run_and_regime(bench: Path) -> None:
     table.add(2, 64, {("ours", "near"): 1.0, ("theirs", "near"): 4.0})
     assert table.ratios(64, "ours", "theirs") == [0.5, 0.25]
     assert table.ratios(1024, "ours", "theirs") == []
+    assert table.ratios(64, "ours", "theirs", "far") == []
+    assert table.of("theirs", "near") == [2.0, 4.0]
     assert ((64, "near", "ours"), [1.0, 3.0, 1.0]) in list(table.rows())
 
 

@@ -27,6 +27,10 @@ def prepare(home: Path) -> Any:
     return os.getpid()
 
 
+def finish(prepared: Any) -> None:
+    pass
+
+
 def open_end(prepared: Any, first: bool, mode: str) -> awake.Calls:
     horus: Any = importlib.import_module("horus")
     there, back = (horus.Topic(f"agentd.bench.{prepared}.{way}") for way in ("there", "back"))

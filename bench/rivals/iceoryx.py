@@ -34,6 +34,10 @@ def prepare(home: Path) -> Any:
     return os.getpid()
 
 
+def finish(prepared: Any) -> None:
+    pass
+
+
 def open_end(prepared: Any, first: bool, mode: str) -> awake.Calls:
     iox: Any = importlib.import_module("iceoryx2")
     iox.set_log_level(iox.LogLevel.Error)

@@ -30,6 +30,10 @@ def prepare(home: Path) -> Any:
     return home
 
 
+def finish(prepared: Any) -> None:
+    pass
+
+
 class Guards:
     """Both buses of one end."""
 
