@@ -213,6 +213,9 @@ class Mailbox:
     def disarm(self) -> None:
         """Awake again: what was rung is heard."""
 
+    def sweep(self) -> None:
+        """Let go of pairs whose sender is gone and that are empty; a wait does that by itself."""
+
     def add_doorbell(self, fd: int, /) -> None:
         """An eventfd that senders ring; it becomes the mailbox's."""
 

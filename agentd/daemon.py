@@ -45,7 +45,8 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Descriptors that are not connections, and how many a connection takes: its socket and its process, and where it is
 #: attached to shared memory a second socket, two doorbells and a relay's.
 _SPARE_FDS = 32
-_FDS_A_CONNECTION = 6
+_FDS_A_CONNECTION = 2
+_FDS_ATTACHED = 4
 
 
 def main() -> int:
@@ -70,8 +71,10 @@ def _run(settings: Settings) -> int:
     for directory in (settings.runtime_dir, settings.state_dir):
         prepare_directory(directory)
     locks = [lock_directory(path) for path in dict.fromkeys((settings.runtime_dir, settings.state_dir))]
-    files = raise_file_limit(_SPARE_FDS + _FDS_A_CONNECTION * config.connections.max_connections)
-    max_connections = min(config.connections.max_connections, (files - _SPARE_FDS) // _FDS_A_CONNECTION)
+    wanted = config.connections.max_connections
+    files = raise_file_limit(_SPARE_FDS + (_FDS_A_CONNECTION + _FDS_ATTACHED) * wanted) - _SPARE_FDS
+    max_connections = min(wanted, files // _FDS_A_CONNECTION)
+    max_attached = min(wanted, (files - _FDS_A_CONNECTION * max_connections) // _FDS_ATTACHED)
 
     hub = Hub(config, first_id=(time.time_ns() << 32) // 10**9)  # seconds and their fraction, 32 bits each
     critical = CriticalLane(hub, no_shared_memory(config.direct.enabled))
@@ -101,7 +104,7 @@ def _run(settings: Settings) -> int:
     grants = Path(grants_path(str(settings.socket)))
     grants_sock = inherited.grants or bind_socket(grants, socket.SOCK_SEQPACKET)
     grants_inode = inode_of(grants) if inherited.grants is None else None
-    server.direct = Direct(server, critical, grants, read_topology(os.environ))
+    server.direct = Direct(server, critical, grants, read_topology(os.environ), max_attached)
     door = GrantsDoor(server.direct, grants_sock)
     try:
         keeper.restore(hub, server.now())

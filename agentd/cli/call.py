@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from agentd.cli.show import is_terminal, say
+from agentd.cli.show import is_terminal, say, warn
 
 if TYPE_CHECKING:
     from agentd_client.blocking import Client
@@ -121,7 +121,15 @@ class Call:
         gc.enable()  # all is imported; what runs from here may run for long
         if self.socket is not None:
             os.environ["AGENTD_SOCKET"] = self.socket
-        return connect(self.name, take=take, share=share, replace=replace, timeout=self.patience_s)
+        client = connect(self.name, take=take, share=share, replace=replace, timeout=self.patience_s)
+        client.conversation.on_stop = _stopped
+        return client
+
+
+def _stopped(by: str, reason: str) -> None:
+    """`agentctl halt` reached us: leave, and give back what was not finished."""
+    warn(f"{by} asked to stop{': ' if reason else ''}{reason}")
+    raise click.exceptions.Exit(0)
 
 
 def _given(ctx: click.Context | None, name: str) -> Any:

@@ -22,6 +22,7 @@ from agentd.cli.complete import FILES, TABLE
 _TAKES: Final = {
     "to": "@agent",
     "name": "@agent",
+    "names": "@agent",
     "as_name": "@agent",
     "topic": "@topic",
     "pattern": "@pattern",

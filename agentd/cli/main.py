@@ -32,12 +32,12 @@ PANELS: Final = {
         "subscribe",
         "trace",
     ],
-    "Together": ["agents"],
+    "Together": ["agents", "halt"],
     "See": ["status", "stats", "lanes", "dead"],
     "Care": ["daemon", "doctor", "config", "schema", "completion", "guide", "version"],
 }
 #: Verbs that have a module of their own.
-_OWN: Final = ("daemon", "stats", "completion", "doctor")
+_OWN: Final = ("daemon", "stats", "completion", "doctor", "halt")
 _MODULE: Final = {name: name if name in _OWN else panel.lower() for panel, names in PANELS.items() for name in names}
 
 INTERRUPTED: Final = 130

@@ -16,63 +16,28 @@ from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.receipts import ACKED, DELIVERED, ENDED, EXPIRED, Entry, Receipts
 from agentd.hub.requests import Requests
+from agentd.hub.room import Room
 from agentd.hub.session import Session
-from agentd.wire.errors import Backpressure, NoSuchMessage, NotPermitted
+from agentd.wire.errors import NoSuchMessage, NotPermitted
 from agentd.wire.messages import Priority, State
 from agentd.wire.names import id_text
 
-#: A sender that was refused for want of room should try again after so long: soon where somebody takes the mail.
-_RETRY_LIVE_S = 0.02
-_RETRY_ABSENT_S = 5.0
 _NORMAL = Priority.NORMAL
 
 
-class Inboxes:
+class Inboxes(Room):
     """What happens in every inbox."""
 
     def __init__(
         self, config: Config, deadlines: Deadlines, receipts: Receipts, requests: Requests, dead: DeadLetters
     ) -> None:
-        self.max_messages = config.inbox.max_messages
-        self.max_bytes = config.inbox.max_bytes
-        self.max_total_bytes = config.inbox.max_total_bytes
+        super().__init__(config.inbox)
         self.max_held = config.inbox.max_held
         self._max_attempts = config.message.max_attempts
         self._deadlines = deadlines
         self._receipts = receipts
         self._requests = requests
         self._dead = dead
-        self.bytes = 0  # of all inboxes
-
-    def statistics(self) -> dict[str, int]:
-        """How much there is of what, now."""
-        return {"bytes": self.bytes}
-
-    def check_room(self, agent: Agent, size_bytes: int, now: float) -> None:
-        """Backpressure to this sender alone, if the message has no room."""
-        if (
-            agent.count >= self.max_messages
-            or agent.bytes + size_bytes > self.max_bytes
-            or self.bytes + size_bytes > self.max_total_bytes
-        ):
-            raise self.no_room(agent, size_bytes, now)
-
-    def no_room(self, agent: Agent, size_bytes: int, now: float) -> Backpressure:
-        """The refusal of a message that has no room, naming whose mail is too much."""
-        agent.refused.note(now)
-        whose, hint = f"{agent.name}'s inbox is", "It takes too slowly; `agentctl agents` shows who holds what."
-        if agent.count < self.max_messages and agent.bytes + size_bytes <= self.max_bytes:
-            whose, hint = (
-                "All inboxes together are",
-                "inbox.max_total_bytes bounds them; `agentctl agents` shows whose is large.",
-            )
-        elif not agent.live:
-            hint = f"Nobody takes it now: {agent.name} is absent."
-        return Backpressure(
-            f"{whose} full: {agent.count} messages, {agent.bytes} bytes for {agent.name}",
-            hint,
-            retry_after=_RETRY_LIVE_S if agent.live else _RETRY_ABSENT_S,
-        )
 
     def put(self, entry: Entry) -> None:
         """A fresh entry into its agent's inbox, and on to a taker that has room."""
@@ -95,12 +60,6 @@ class Inboxes:
         agent.waiting[entry.message.id] = entry
         if entry.message.lane is not _NORMAL:
             urgent.to_front(agent, entry)
-
-    def check_room_for_answer(self, agent: Agent, size_bytes: int, now: float) -> None:
-        """Backpressure to the responder when the asker's inbox has its bytes full. An answer is waited for: it may be
-        one message more than the inbox holds."""
-        if agent.bytes + size_bytes > self.max_bytes or self.bytes + size_bytes > self.max_total_bytes:
-            raise self.no_room(agent, size_bytes, now)
 
     def charge(self, entry: Entry) -> None:
         """Count an entry that lies elsewhere than in `waiting`: an answer on its way to its asker, or restored mail."""
@@ -443,14 +402,6 @@ class Inboxes:
         if entry.asker is not None:
             self._requests.end_dead(entry, reason, rejected=rejected)
         self._dead.add(entry, now, who, reason, store=store)
-
-    def check_all_room(self, entries: list[Entry], now: float) -> None:
-        """Backpressure unless every one of them has room."""
-        for agent in {entry.agent for entry in entries}:
-            sizes = [entry.size_bytes for entry in entries if entry.agent is agent]
-            self.check_room(agent, sum(sizes), now)
-            if agent.count + len(sizes) > self.max_messages:
-                raise self.no_room(agent, sum(sizes), now)
 
     def requeue(self, entry: Entry, now: float, who: str) -> None:
         """A dead letter back into its inbox, its attempts counted anew. Its time and its asker are over: it waits for

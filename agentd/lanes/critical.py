@@ -3,6 +3,7 @@ is relayed: into the receiver's ring where it has one, else first of all on its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from agentd.hub.hub import Hub
@@ -29,6 +30,7 @@ class CriticalLane:
         self._closed = closed
         self.relays: dict[Session, Relay | None] = {}  # of those that read a ring; None: it is being made
         self.pinned: dict[Session, str] = {}  # where their threads run
+        self.look_again: Callable[[], None] = lambda: None  # something is out whose delivery nobody rings for
 
     @property
     def open(self) -> bool:
@@ -59,7 +61,8 @@ class CriticalLane:
         if relay is not None:
             relay.carry(entry, deadline)
             self._router.admit(session, verb.cid, entry, options, now)
-            relay.look(now)
+            if relay.look(now):
+                self.look_again()
             return
         self._inboxes.check_room(entry.agent, entry.size_bytes, now)
         self._router.admit(session, verb.cid, entry, options, now)

@@ -61,11 +61,14 @@ class End:
 class Direct:
     """All of it, for the server."""
 
-    def __init__(self, server: Server, lane: CriticalLane, socket_path: Path, topology: Topology) -> None:
+    def __init__(
+        self, server: Server, lane: CriticalLane, socket_path: Path, topology: Topology, max_attached: int
+    ) -> None:
         self._server = server
         self._hub = server.hub
         self._lane = lane
         self._topology = topology
+        self._max_attached = max_attached
         self._socket_path = socket_path
         self.limits = server.config.direct
         self._ends: dict[ServedSession, End] = {}
@@ -78,6 +81,7 @@ class Direct:
         self._look_s = _FIRST_LOOK_S
         self._huge_pages = self.limits.huge_pages
         self._my_process = -1
+        lane.look_again = self._relayed
 
     def open(self) -> None:
         """The loop runs."""
@@ -105,10 +109,13 @@ class Direct:
         """A token. The one before it, if there is one, is void."""
         if not self._lane.open:
             raise LaneUnavailable(f"No shared memory: {self._lane.reason}", "Messages are relayed by agentd.")
+        if len(self._ends) >= self._max_attached and session not in self._ends:
+            raise LimitReached(
+                f"{len(self._ends)} agents are attached, as many as the limit of open files allows",
+                "Raise it (ulimit -n, LimitNOFILE=); messages are relayed.",
+            )
         now = self._server.now()
-        self._tokens = {
-            token: kept for token, kept in self._tokens.items() if kept[0] is not session and kept[1] > now
-        }
+        self._tokens = {token: kept for token, kept in self._tokens.items() if kept[0] is not session and kept[1] > now}
         token = secrets.token_bytes(grants.TOKEN_BYTES)
         self._tokens[token] = (session, now + self.limits.token_s)
         return Attachment(cid, token, str(self._socket_path))
@@ -220,7 +227,7 @@ class Direct:
         able = [one for one in receivers if one.can_attach]
         if not able:
             raise LaneUnavailable(
-                f"{agent.name} reads no shared memory", f"agent.send(..., priority={Priority.CRITICAL.value!r}) is relayed."
+                f"{agent.name} reads no shared memory", "send() with this priority is relayed to its socket."
             )
         self._invite(able[0], session, packet)
 
@@ -373,15 +380,15 @@ class Direct:
         self.look_at_relays()
         self._server.flush(self._server.now())
 
-    def relayed(self) -> None:
-        """Something was relayed just now."""
+    def _relayed(self) -> None:
         self._look_s = _FIRST_LOOK_S
         self._look_again()
 
     def look_at_relays(self) -> None:
         """What became of what was relayed."""
         now = self._server.now()
-        undelivered = [relay for relay in self._lane.relays.values() if relay is not None and relay.out and relay.look(now)]
+        busy = [relay for relay in self._lane.relays.values() if relay is not None and relay.out]
+        undelivered = [relay for relay in busy if relay.look(now)]
         if undelivered:
             self._look_again()
 

@@ -120,6 +120,21 @@ class Dropped(Struct):
     ids: list[Id]
 
 
+class HaltedProcess(Struct):
+    """A process of an agent that was to stop; `ended` is what it took: asked, SIGTERM, SIGKILL, or null: it has not."""
+
+    agent: str
+    pid: int
+    command: str
+    ended: Literal["asked", "SIGTERM", "SIGKILL"] | None
+
+
+class Halted(Struct):
+    """Every process of the agents that were to stop."""
+
+    halted: list[HaltedProcess]
+
+
 class Forgotten(Struct):
     """The name that nobody knows any more."""
 
@@ -273,6 +288,7 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "trace": (views.TraceView,),
     "agents list": (views.AgentsView,),
     "agents forget": (Forgotten,),
+    "halt": (Halted,),
     "status": (views.StatusView,),
     "stats": (views.StatsView,),
     "lanes": (Lanes,),

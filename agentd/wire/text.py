@@ -52,6 +52,7 @@ from agentd.wire.messages import (
     Reply,
     Request,
     Send,
+    Stop,
     Subscribe,
     Welcome,
 )
@@ -289,6 +290,9 @@ class TextFace(Lines):
             self._refused(message)
         elif isinstance(message, LaggedEvent):
             self._say(b"!lagged %d events of subscription %d were missed" % (message.missed, message.subscription))
+        elif isinstance(message, Stop):
+            reason = f"{message.by}: {message.reason}" if message.reason else message.by
+            self._say(b"!stop " + escaped(reason.encode()))
         elif isinstance(message, Bye):
             self._say(b"!shutting_down " + escaped(message.reason.encode()))
         elif now is not None and not isinstance(message, Welcome) and message.cid == now.cid:  # type: ignore[attr-defined]

@@ -94,6 +94,7 @@ class Conversation(Generic[R, P]):
         self.feeds = Feeds(self)
         self.out = Outbox(wake)
         self.direct: Direct | None = None  # once shared memory is of use
+        self.on_stop: Callable[[str, str], None] | None = None  # may raise, to end what waits
         self.stopping_by = ""  # who asked this agent to stop, and why
         self.eager = False  # shared memory pays off from the first message on that could use it
         self.record: Any = None  # what messages from shared memory are made of: the face says
@@ -227,6 +228,8 @@ class Conversation(Generic[R, P]):
         """Somebody asks this agent to end its work."""
         self.stopping_by = f"{by}: {reason}" if reason else by
         self._face.stopping.set()
+        if self.on_stop is not None:
+            self.on_stop(by, reason)
 
     # Calls.
 
@@ -365,7 +368,8 @@ class Conversation(Generic[R, P]):
             if kind is Message:
                 details = message.details
                 if details is None or not details.subscription:
-                    if mail.granted and not mail.waiters and message.lane is _NORMAL:  # as arrived() does, and without its cost
+                    # As arrived() does, and without its cost.
+                    if mail.granted and not mail.waiters and message.lane is _NORMAL:
                         mail.granted -= 1
                         mail.buffer.append(message)
                     else:

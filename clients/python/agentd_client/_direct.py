@@ -10,6 +10,7 @@ The watcher hands over what the face must do (`_news`, a bell that the face's lo
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -23,6 +24,7 @@ from agentd.wire.errors import (
     AgentdError,
     LaneBusy,
     LaneUnavailable,
+    LimitReached,
     Timeout,
     Unreachable,
     from_wire,
@@ -68,6 +70,9 @@ class Direct:
         self.spin_ns = 50_000
         self.reader: object | None = None  # who has the lane: None is inbox() and receive()
         self._in_a_row = 0
+        self.breathe = False  # so many came at once that the rest of the program should have a turn
+        self.welcomed = threading.Event()  # agentd has told what a reader should know
+        self.pinned: grants.Pinned | None = None
         self._pending = False  # an attachment is under way
         self._closed = False
         conversation.io.soon(self._start)
@@ -154,7 +159,7 @@ class Direct:
             return None
         try:
             channel = yield from self.channel(to, until)
-        except (LaneUnavailable, Unreachable, Timeout, OSError):
+        except (LaneUnavailable, LimitReached, Unreachable, Timeout, OSError):
             if demanded:
                 raise
             if len(self._relayed) >= _MAX_CACHED:
@@ -194,6 +199,7 @@ class Direct:
         self._in_a_row += 1
         if self._in_a_row > _IN_A_ROW:
             self._in_a_row = 0
+            self.breathe = True
             if conversation.mail.buffer:
                 return None
         taken: DirectRecord | None = self.mailbox.take()
@@ -206,6 +212,7 @@ class Direct:
     def _rung(self) -> None:
         if self.reader is None:
             self.mailbox.disarm()
+            self.mailbox.sweep()
             self._conversation.mail.wake_all()
 
     def occupy(self, reader: object) -> None:
@@ -284,7 +291,11 @@ class Direct:
         self.spin_ns = int(packet.spin_us * 1000)
         self.mailbox.add_doorbell(mail_bell)
         self.watcher.say(self._idle())
-        for pair in [*self._outgoing.values(), *self._incoming.values()]:
+        if self.pinned is not None:
+            self.watcher.say(self.pinned)
+        self.welcomed.set()
+        pairs: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._incoming.values()]
+        for pair in pairs:
             self._present(pair)
 
         def welcomed() -> None:
@@ -342,9 +353,7 @@ class Direct:
     def _offered(self, packet: grants.Offered, fds: list[int]) -> None:
         memory, bell, *process = fds
         try:
-            incoming = Incoming(
-                memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, bell
-            )
+            incoming = Incoming(memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, bell)
         except OSError as error:
             self.watcher.say(grants.Mapped(packet.number, str(error.strerror)))
             return
@@ -438,6 +447,7 @@ class Direct:
         if reader is not None:
             reader.close()  # type: ignore[attr-defined]
         self._closed = True
+        self.welcomed.set()
         for incoming in list(self._incoming.values()):
             self.mailbox.remove(incoming)
             self.watcher.say(grants.Closed(incoming.number, "the receiver has left"))

@@ -99,10 +99,10 @@ class Mail:
         while self.waiters:
             self.waiters.popleft().settle()
 
-    def wait(self, deadline: float | None) -> Steps[None]:
-        """Until something came, something changed, or the time is over."""
+    def wait(self, deadline: float | None, *, full: bool = False) -> Steps[None]:
+        """Until something came, something changed, or the time is over. Who is `full` could take nothing."""
         direct = self._conversation.direct
-        if direct is not None and not direct.may_sleep():
+        if direct is not None and not full and not direct.may_sleep():
             return
         call = Call(0)
         self.waiters.append(call)
@@ -162,6 +162,13 @@ class Window:
             self._conversation.mail.windows.append(self)
             self._conversation.out.touch()
 
+    def freed(self) -> None:
+        """One that came through shared memory is settled: there is a place for the next."""
+        self.unsettled -= 1
+        waiters = self._conversation.mail.waiters
+        if waiters:
+            waiters.popleft().settle()
+
     def close(self) -> None:
         """Ask for no more, and give back what the application never saw."""
         if self.limit:
@@ -177,7 +184,7 @@ class Window:
             return  # it came since the caller looked
         came = False
         try:
-            yield from mail.wait(None)
+            yield from mail.wait(None, full=self.unsettled >= self.limit)
             came = True
             if not self._conversation.left:
                 self._conversation.check_taking()

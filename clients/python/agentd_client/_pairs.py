@@ -59,13 +59,14 @@ def refusal(agent: str, priority: Priority, error: int, size: int) -> AgentdErro
         case errno.EMSGSIZE:
             return TooLarge(
                 f"A body of {size} bytes is over what a record of the {priority.value} lane takes",
-                "Priority normal takes larger ones; direct.critical_bytes sets the ring's size, of which it is an eighth.",
+                "Priority normal takes larger ones; direct.critical_bytes is the ring's size, eight times that.",
             )
         case errno.EBUSY:
             return Backpressure(f"{agent} is paused", "Wait until it is resumed.", retry_after=0.1)
         case errno.ESTALE:
             return NotPermitted(
-                "A child process can't use its parent's channels", "Connect anew in the child: two writers break a ring."
+                "A child process can't use its parent's channels",
+                "Connect anew in the child: two writers break a ring.",
             )
         case errno.EPROTO:
             return ReceiverGone(f"{agent} has broken its end of the channel", "Open another channel.")
@@ -103,7 +104,9 @@ class Outgoing(_native.Channel):
         self.gone = ""
         self.dead = self.unknown = 0
 
-    def ticket(self, call: Submitted, data: bytes, content: Content, flags: int, details: bytes, deadline_ns: int) -> int:
+    def ticket(
+        self, call: Submitted, data: bytes, content: Content, flags: int, details: bytes, deadline_ns: int
+    ) -> int:
         """Write one record that asks for a verdict."""
         if len(self.tickets) >= self.max_asked:
             self.look()
@@ -324,7 +327,7 @@ class DirectRecord(_native.Record):
             return
         self.settled = True
         if self.window is not None:
-            self.window.unsettled -= 1
+            self.window.freed()
         if self.flags & records.ASKED:
             try:
                 self.source.settle(self.position, state, 0, records.reason_bytes(reason))
@@ -356,7 +359,7 @@ class DirectRecord(_native.Record):
         if not self.settled:
             self.settled = True
             if self.window is not None:
-                self.window.unsettled -= 1
+                self.window.freed()
 
     def receipt_of_answer(self) -> Any:
         """What a reply that went back with its verdict is: the sender's library has it, or will."""

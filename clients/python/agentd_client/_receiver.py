@@ -111,8 +111,11 @@ class Handler:
         self._thread.start()
 
     def _run(self) -> None:
+        direct = self._direct
+        direct.welcomed.wait()  # before that nobody can send here
         cores, about = self._settle_down() if self._pin else ("any", "not pinned")
-        self._direct.watcher.soon(lambda: self._tell(cores, about))
+        direct.pinned = grants.Pinned(grants.CRITICAL, cores, about)
+        direct.watcher.say(direct.pinned)
         receive = self._receiver.receive
         handle = self._handle
         while not self._over:
@@ -126,9 +129,6 @@ class Handler:
                 message.finish(records.DIED, failure(error))
             else:
                 message.finish(records.ACKED)
-
-    def _tell(self, cores: str, about: str) -> None:
-        self._direct.watcher.say(grants.Pinned(grants.CRITICAL, cores, about))
 
     def _settle_down(self) -> tuple[str, str]:
         """Onto one of the fast cores that we may use, the last: the first has the interrupts, often."""
@@ -149,6 +149,7 @@ class Handler:
         if self._over:
             return
         self._over = True
+        self._direct.welcomed.set()
         while self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._direct.mailbox.interrupt()
             self._thread.join(0.01)

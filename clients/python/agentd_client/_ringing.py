@@ -37,7 +37,9 @@ def check(options: Options) -> None:
     """NotOnThisLane for what a direct lane can't do."""
     lane = options.priority.value
     if options.durable:
-        raise NotOnThisLane(f"{lane} messages are never durable: they go to live agents only", "Priority low is for disk.")
+        raise NotOnThisLane(
+            f"{lane} messages are never durable: they go to live agents only", "Priority low is for disk."
+        )
     if options.key is not None:
         raise NotOnThisLane(f"The {lane} lane knows no idempotency keys", "It never sends a message twice.")
     if options.hops > _MAX_HOPS:
@@ -82,9 +84,9 @@ def send(direct: Direct, to: str, body: object, timeout: float | None, options: 
         yield from _until_delivered(channel, call, position, until)
     while not call.settled:
         if until is not None and monotonic() >= until:
-            error = Timeout(f"Message {call.known().id} was not {options.wait} in time. It stays accepted")
-            error.receipt = call.known()
-            raise error
+            late = Timeout(f"Message {call.known().id} was not {options.wait} in time. It stays accepted")
+            late.receipt = call.known()
+            raise late
         yield call, until
     return ended(call)
 

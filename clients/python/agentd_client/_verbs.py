@@ -247,7 +247,7 @@ class Verbs:
 
     # Mail and events.
 
-    def receive(self, timeout: float | None) -> Steps[wire.Message | None]:
+    def receive(self, timeout: float | None) -> Steps[Any]:
         """One message. The caller hands it over."""
         conversation = self._conversation
         mail = conversation.mail

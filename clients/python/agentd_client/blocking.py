@@ -26,9 +26,8 @@ from agentd_client.message import Received, failure
 from agentd_client.receipt import Posted, Receipt
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from threading import Event
+    from typing import Unpack
 
     from agentd_client._direct import Direct
     from agentd_client._options import PostOptions, SendOptions
@@ -476,3 +475,8 @@ class Client:
     def forget(self, name: str) -> None:
         """Forget a name that is not live and has no mail."""
         self.drive(self.verbs.call(wire.Forget, name))
+
+    def halt(self, name: str, step: wire.Step | str = wire.Step.ASK, reason: str = "") -> wire.HaltView:
+        """Stop an agent: ask its sessions, or signal their processes; the sessions that were there."""
+        view: wire.HaltView = self.drive(self.verbs.call(wire.Halt, name, step, reason))
+        return view

@@ -180,6 +180,10 @@ class Inbox:
         window = self._window
         waited = False
         mail = self._mail
+        direct = self._conversation.direct
+        if direct is not None and direct.breathe:
+            direct.breathe = False
+            await asyncio.sleep(0)
         while window.unsettled >= window.limit or (taken := mail.next()) is None:
             if self._conversation.left:
                 raise StopAsyncIteration
@@ -443,3 +447,8 @@ class Client:
     async def forget(self, name: str) -> None:
         """Forget a name that is not live and has no mail."""
         await drive(self.verbs.call(wire.Forget, name))
+
+    async def halt(self, name: str, step: wire.Step | str = wire.Step.ASK, reason: str = "") -> wire.HaltView:
+        """Stop an agent: ask its sessions, or signal their processes; the sessions that were there."""
+        view: wire.HaltView = await drive(self.verbs.call(wire.Halt, name, step, reason))
+        return view

@@ -1,0 +1,48 @@
+/* The mailbox as its two binding files share it: the object (module_mailbox.c) and its reading (module_reading.c). */
+#ifndef AGENTD_MODULE_MAILBOX_H
+#define AGENTD_MODULE_MAILBOX_H
+
+#include "module.h"
+
+enum { MAILBOX_MAX_DOORBELLS = 16 };
+
+struct mailbox_object {
+    PyObject_HEAD struct mailbox mailbox;
+    PyTypeObject *record; /* what receive() makes */
+    PyObject *finished;   /* called with each Incoming that was taken out because its sender is gone or broken */
+    PyObject *stopped;    /* called with a record that asks to stop */
+    PyObject *changes;    /* Incomings to add, and to remove: (incoming, bool) */
+    _Atomic int changed;
+    _Atomic int interrupted; /* whoever waits is to come back without a record */
+    uint32_t forks;
+    int epoll_fd;
+    int wake_fd;
+    int doorbells[MAILBOX_MAX_DOORBELLS];
+    int n_doorbells;
+    int busy; /* a thread is in receive() */
+    int closed;
+    long long spin_ns;
+};
+
+/* False, with an exception set, where it is closed or a child's. */
+int mailbox_is_open(struct mailbox_object *self);
+
+/* Take a pair out of the list, and perhaps tell `finished`; what other threads changed meanwhile. 0, or -1. */
+int mailbox_take_out(struct mailbox_object *self, struct incoming *incoming, int tell);
+int mailbox_apply_changes(struct mailbox_object *self);
+
+/* Let go of those whose sender is gone and who are empty. 0, or -1. */
+int mailbox_sweep(struct mailbox_object *self);
+
+/* Armed and still empty: 1, and the caller may sleep; 0 when there is something to do; -1. And awake again. */
+int mailbox_arm_or_find(struct mailbox_object *self);
+void mailbox_hush(struct mailbox_object *self);
+
+/* The methods that take mail. */
+PyObject *mailbox_receive(struct mailbox_object *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *mailbox_receive_bytes(struct mailbox_object *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *mailbox_drain(struct mailbox_object *self, PyObject *n);
+PyObject *mailbox_drain_bytes(struct mailbox_object *self, PyObject *n);
+PyObject *mailbox_take_record(struct mailbox_object *self, PyObject *unused);
+
+#endif

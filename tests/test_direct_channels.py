@@ -1,0 +1,327 @@
+"""Channels and receivers between live agents: what goes from ring to ring, on every way that it can be taken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from daemons import Daemon, wait_until
+
+from agentd_client import Priority, State, blocking, connect, errors
+from agentd_client.receipt import Route
+
+LONG = 20.0
+
+
+async def test_a_channel_carries_every_kind_of_body(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "critical") as channel:
+            bodies = [b"stop", "halt", {"pr": 7}, b"", [1, 2.5, None], "ünïcode", bytearray(b"copied")]
+            positions = [channel.send(body) for body in bodies]
+            assert positions == sorted(set(positions))
+            taken = [await builder.receive(timeout=LONG) for _ in bodies]
+        assert [message.value for message in taken if message] == [*bodies[:-1], b"copied"]
+        first = taken[0]
+        assert first is not None
+        assert (first.sender, first.lane, first.attempt, first.topic) == ("planner", Priority.CRITICAL, 1, None)
+        assert f"pid {os.getpid()}" in first.provenance
+
+
+async def test_delivered_is_when_the_receiver_has_it_and_not_before(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect(socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            position = channel.send(b"x")
+            assert not await channel.delivered(position, timeout=0.01)
+            assert await builder.receive(timeout=LONG)
+            assert await channel.delivered(position, timeout=LONG)
+            assert (channel.sent, channel.dead, channel.unknown) == (1, 0, 0)
+
+
+async def test_send_says_the_state_that_was_reached(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        receipt = await me.send("builder", "a", priority="critical", headers={"k": "v"}, route="direct")
+        assert (receipt.state, receipt.lane, receipt.route) == (State.ACCEPTED, Priority.CRITICAL, Route.DIRECT)
+        taken = await builder.receive(timeout=LONG)
+        assert taken is not None
+        assert (taken.id, taken.headers) == (receipt.id, {"k": "v"})
+        for wait, settle, state in (
+            ("delivered", "ack", State.DELIVERED),
+            ("acked", "ack", State.ACKED),
+        ):
+            sending = asyncio.create_task(me.send("builder", wait, priority="critical", wait=wait, timeout=LONG))
+            taken = await builder.receive(timeout=LONG)
+            assert taken is not None
+            if state is State.DELIVERED:
+                assert (await sending).state is state
+            await getattr(taken, settle)()
+            assert (await sending).state is state
+
+
+async def test_what_is_not_done_ends_dead_with_its_reason(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        for how, reason in (("reject", "never"), ("nack", "not now")):
+            sending = asyncio.create_task(me.send("builder", how, priority="critical", wait="acked", timeout=LONG))
+            taken = await builder.receive(timeout=LONG)
+            assert taken is not None
+            with pytest.raises(errors.NotOnThisLane, match="come back"):
+                await taken.nack("later", after=1)
+            await getattr(taken, how)(reason)
+            with pytest.raises(errors.Undelivered, match=reason) as caught:
+                await sending
+            assert caught.value.receipt.state is State.DEAD
+
+
+async def test_a_message_too_late_is_expired_and_never_seen(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        await me.send("builder", "first", priority="critical")
+        assert await builder.receive(timeout=LONG)
+        sending = asyncio.create_task(
+            me.send("builder", "late", priority="critical", wait="acked", ttl=0.0, timeout=LONG)
+        )
+        assert await builder.receive(timeout=0.2) is None
+        with pytest.raises(errors.Undelivered, match="expired"):
+            await sending
+
+
+async def test_a_request_is_answered_with_its_verdict(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        asking = asyncio.create_task(me.request("builder", {"q": 1}, timeout=LONG, priority="critical"))
+        asked = await builder.receive(timeout=LONG)
+        assert asked is not None and asked.wants_reply and asked.value == {"q": 1}
+        with pytest.raises(errors.TooLarge, match="over what a verdict takes"):
+            await asked.reply(b"x" * 5000)
+        await asked.ack()
+        await asked.reply({"a": 2})  # after the ack too
+        answer = await asking
+        assert (answer.value, answer.re, answer.sender) == ({"a": 2}, asked.id, "builder")
+        asking = asyncio.create_task(me.request("builder", "no?", timeout=LONG, priority="critical"))
+        asked = await builder.receive(timeout=LONG)
+        assert asked is not None
+        await asked.reject("no")
+        with pytest.raises(errors.Rejected, match="no"):
+            await asking
+
+
+async def test_a_full_ring_is_backpressure_and_loses_nothing(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            written = 0
+            with pytest.raises(errors.Backpressure, match="ring is full"):
+                while True:
+                    channel.send(b"%06d" % written + b"x" * 994)
+                    written += 1
+            assert written > 50
+            with pytest.raises(errors.TooLarge):
+                channel.send(b"x" * 10_000)
+            taken = [(await builder.receive(timeout=LONG)).body[:6] for _ in range(written)]  # type: ignore[union-attr]
+            assert taken == [b"%06d" % number for number in range(written)]
+            channel.send(b"again")
+            assert (await builder.receive(timeout=LONG)).body == b"again"  # type: ignore[union-attr]
+
+
+async def test_sends_that_ask_are_bounded_by_the_room_for_verdicts(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        await me.send("builder", "the channel is open", priority="critical", timeout=LONG)
+        sent = 1
+        with pytest.raises(errors.Backpressure, match="wait for builder to finish"):
+            while True:
+                await me.send("builder", sent, priority="critical", timeout=0.0)
+                sent += 1
+        assert sent == 64
+        for _ in range(sent):
+            message = await builder.receive(timeout=LONG)
+            assert message is not None
+            await message.reject("x" * 1000)  # the longest verdicts there are
+        assert (await me.send("builder", "more", priority="critical", timeout=LONG)).state is State.ACCEPTED
+
+
+async def test_what_a_direct_lane_can_not_do_is_named(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
+        for options in ({"key": "k"}, {"durable": True}):
+            with pytest.raises(errors.NotOnThisLane):
+                await me.send("builder", "x", priority="critical", **options)  # type: ignore[arg-type]
+        with pytest.raises(errors.NotOnThisLane):
+            await me.publish("task:x", "x", priority="critical")
+        with pytest.raises(errors.NoSuchAgent, match="builder"):
+            await me.send("bilder", "x", priority="critical")
+        with pytest.raises(errors.BadRequest, match="no direct lane"):
+            me.channel("builder", "normal")
+
+
+async def test_the_absent_are_absent_at_once(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket):
+        pass
+    async with connect("planner", socket=daemon.socket) as me:
+        with pytest.raises(errors.Absent):
+            await me.send("builder", "x", priority="critical")
+        with pytest.raises(errors.Absent):
+            async with me.channel("builder"):
+                pass
+
+
+async def test_critical_comes_first_and_starves_nobody(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            for number in range(8):
+                await me.send("builder", f"normal {number}")
+            for number in range(1000):
+                channel.send(f"critical {number}")
+            order = []
+            async for message in builder.inbox(window=4):
+                async with message:
+                    order.append(message.value)
+                if len(order) == 1008:
+                    break
+        criticals = [value for value in order if value.startswith("critical")]
+        normals = [value for value in order if value.startswith("normal")]
+        assert criticals == [f"critical {number}" for number in range(1000)]
+        assert normals == [f"normal {number}" for number in range(8)]
+        assert order.index("normal 0") < 900  # not behind all of them
+        assert order[0] == "critical 0"
+
+
+async def test_an_inbox_wakes_for_a_ring_and_counts_it_in_its_window(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        inbox = builder.inbox(window=2)
+        async with me.channel("builder") as channel:
+            for number in range(20):
+                waiting = asyncio.ensure_future(anext(inbox))
+                await asyncio.sleep(0)
+                channel.send(number)
+                message = await asyncio.wait_for(waiting, LONG)
+                assert message.value == number
+                await message.ack()
+            for number in range(3):
+                channel.send(number)
+            held = [await anext(inbox), await anext(inbox)]
+            third = asyncio.ensure_future(anext(inbox))
+            assert not (await asyncio.wait([third], timeout=0.05))[0]
+            await held[0].ack()
+            assert (await asyncio.wait_for(third, LONG)).value == 2
+
+
+async def test_a_receiver_in_a_thread_has_the_lane_alone(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        taken: list[bytes] = []
+
+        def read() -> None:
+            with builder.receiver("critical") as receiver:
+                ready.set()
+                assert receiver.receive(timeout=0) is None
+                message = receiver.receive(timeout=LONG)
+                assert message is not None
+                message.ack()
+                taken.append(message.body)
+                body = receiver.receive_bytes(timeout=LONG)
+                assert body is not None
+                taken.append(body)
+                while len(taken) < 12:
+                    taken.extend(one.body for one in receiver.drain(256))
+
+        ready = threading.Event()
+        thread = threading.Thread(target=read)
+        thread.start()
+        await asyncio.to_thread(ready.wait, LONG)
+        with pytest.raises(errors.LaneBusy):
+            builder.receiver("critical")
+        assert (await me.send("builder", b"a", priority="critical", wait="acked", timeout=LONG)).state is State.ACKED
+        async with me.channel("builder") as channel:
+            for _ in range(11):
+                channel.send(b"b")
+            await asyncio.to_thread(thread.join, LONG)
+        assert taken == [b"a"] + [b"b"] * 11
+        await me.send("builder", "now the inbox", priority="critical")  # leaving gave the lane back
+        assert (await builder.receive(timeout=LONG)).value == "now the inbox"  # type: ignore[union-attr]
+
+
+async def test_on_critical_acks_what_returns_and_nacks_what_raises(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        threads: set[str] = set()
+
+        def handle(message: object) -> None:
+            threads.add(threading.current_thread().name)
+            if getattr(message, "value", None) == "bad":
+                raise ValueError("this can't be done")
+
+        builder.on_critical(handle)
+        assert (await me.send("builder", "good", priority="critical", wait="acked", timeout=LONG)).state is State.ACKED
+        with pytest.raises(errors.Undelivered, match="ValueError: this can't be done"):
+            await me.send("builder", "bad", priority="critical", wait="acked", timeout=LONG)
+        assert threads == {"agentd-critical"}
+        lane = next(lane for lane in (await me.status()).lanes if lane.lane is Priority.CRITICAL)
+        assert lane.cores.startswith("builder: ")
+
+
+def test_the_blocking_face_has_the_same(daemon: Daemon) -> None:
+    with blocking.connect("builder", socket=daemon.socket) as builder:
+        with builder.receiver("critical") as receiver:
+            sender = threading.Thread(target=_send_blocking, args=(daemon.socket,))
+            sender.start()
+            first = receiver.receive(timeout=LONG)
+            assert first is not None and first.value == "a"
+            first.ack()
+            assert receiver.receive(timeout=LONG) is not None
+        third = builder.receive(timeout=LONG)  # given back to the inbox, woken by the ring
+        assert third is not None and third.value == "c"
+        third.ack()
+        sender.join(LONG)
+        assert not sender.is_alive()
+
+
+def _send_blocking(socket: Path) -> None:
+    with blocking.connect("planner", socket=socket) as me:
+        receipt = me.send("builder", "a", priority="critical", route="direct", wait="acked", timeout=LONG)
+        assert (receipt.state, receipt.route) == (State.ACKED, Route.DIRECT)
+        with me.channel("builder") as channel:
+            assert channel.delivered(channel.send("b"), timeout=LONG)
+        assert me.send("builder", "c", priority="critical", wait="acked", timeout=LONG).state is State.ACKED
+
+
+async def test_a_child_can_not_use_its_parents_channel(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            child = os.fork()
+            if child == 0:
+                try:
+                    channel.send(b"from the child")
+                except errors.NotPermitted:
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            channel.send(b"from the parent")
+            assert (await builder.receive(timeout=LONG)).body == b"from the parent"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("senders", [65, 300])
+async def test_many_senders_into_one_receiver(daemon: Daemon, senders: int) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        channels = [me.channel("builder") for _ in range(senders)]
+        for channel in channels:
+            await channel.__aenter__()
+        for channel in channels:
+            channel.send(b"x")
+        with builder.receiver() as receiver:
+            taken = 0
+            while taken < senders:
+                assert await asyncio.to_thread(receiver.receive, LONG) is not None
+                taken += 1
+        stats = await me.stats()
+        assert stats.registries["pairs"]["pairs"] == senders + 2  # and those that relay to both
+        for channel in channels:
+            await channel.__aexit__(None, None, None)
+        for channel in channels:
+            assert channel.dead == 0
+    async with connect(socket=daemon.socket) as me:
+        await asyncio.to_thread(
+            wait_until, lambda: blocking_pairs(daemon.socket) == 0, "for the pairs to be gone"
+        )
+
+
+def blocking_pairs(socket: Path) -> int:
+    """How many the daemon knows."""
+    with blocking.connect(socket=socket) as me:
+        return me.stats().registries["pairs"]["pairs"]
