@@ -39,7 +39,7 @@ demo: build ## three agents talk through a daemon in a temporary directory
 	@.venv/bin/python examples/demo.py
 
 ##@ Work on it
-.PHONY: test test-c check lint types check-c prove-ring fuzz fuzz-smoke stress new-user format
+.PHONY: test test-c check lint types check-c prove-ring fuzz-ring fuzz fuzz-smoke stress new-user format
 test: build test-c .venv/installed-test ## run the C tests and the Python tests
 	$(pytest) $(ARGS)
 
@@ -64,11 +64,30 @@ check-c: build/strict/build.ninja build/asan/build.ninja build/tsan/build.ninja
 	$(meson) test -C build/asan --print-errorlogs
 	$(meson) test -C build/tsan --print-errorlogs $(fixed_layout)
 
-# Their short versions are among the C tests; here a skip is a failure too.
+# Their short versions are among the C tests; here a skip is a failure too. Those of stray reads run under AddressSanitizer.
 proofs := $(patsubst native/proofs/prove_%.c,%,$(wildcard native/proofs/prove_*.c))
-prove-ring: build/test/build.ninja ## prove the ring and the pair at length: orders, kills, races (PROOFS="order kill" picks)
-	$(in_venv) ninja -C build/test $(proofs:%=native/prove_%)
-	@for proof in $(or $(PROOFS),$(proofs)); do echo "--- $$proof"; build/test/native/prove_$$proof long || exit 1; done
+proofs_of_reads := fuzz hostile
+prove-ring: build/test/build.ninja build/asan/build.ninja ## prove the ring and the pair at length (PROOFS="order kill" picks)
+	$(in_venv) ninja -C build/test $(patsubst %,native/prove_%,$(filter-out $(proofs_of_reads),$(proofs)))
+	$(in_venv) ninja -C build/asan $(proofs_of_reads:%=native/prove_%)
+	@for proof in $(or $(PROOFS),$(proofs)); do echo "--- $$proof"; \
+	case " $(proofs_of_reads) " in *" $$proof "*) build=asan;; *) build=test;; esac; \
+	build/$$build/native/prove_$$proof long || exit 1; done
+	@case " $(or $(PROOFS),$(proofs)) " in *" fuzz "*) $(MAKE) fuzz-ring;; esac
+
+# Debian's package `clang` has libFuzzer; without it the mutator of prove_fuzz was all.
+fuzz-ring:
+	@mkdir -p build/fuzz-ring/corpus
+	@for clang in clang clang-19 clang-16 clang-14; do \
+	echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+	$$clang -x c - -fsanitize=fuzzer,address -o build/fuzz-ring/probe 2>/dev/null || continue; \
+	echo "libFuzzer of $$clang"; \
+	$$clang -std=gnu11 -g -O1 -DWITH_LIBFUZZER -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	-Wl,--wrap=mmap,--wrap=mmap64,--wrap=munmap -o build/fuzz-ring/target native/proofs/prove_fuzz.c \
+	native/proofs/guard.c native/mailbox.c native/pair.c native/ring.c || exit 1; \
+	cd build/fuzz-ring; ./target -max_total_time=$(or $(SECONDS),60) -max_len=1024 -print_final_stats=1 corpus \
+	>run.log 2>&1 || { tail -n 40 run.log; exit 1; }; grep -e number_of_executed -e DONE run.log; exit; done; \
+	echo "no clang with libFuzzer here: it was not run"
 
 fuzz: build .venv/installed-test .venv/tried-fuzz ## fuzz every face for SECONDS (600) each
 	@for face in binary json text; do $(python) tests/fuzz/fuzz.py $$face --seconds $(or $(SECONDS),600) || exit 1; done

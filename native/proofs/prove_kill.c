@@ -17,8 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../tests/check.h"
-#include "bodies.h"
+#include "ends.h"
 
 static const struct pair_shape shape = {
     .lane = PAIR_CRITICAL, .number = 7, .ring_capacity = RING_MIN_CAPACITY, .verdict_capacity = RING_MIN_CAPACITY};
@@ -46,31 +45,14 @@ struct scene {
 enum phase { NOT_YET, ACTING, DONE };
 static _Atomic uint32_t *phase;
 
-static void open_at(struct pair *pair, int fd, enum pair_end end, uint64_t position)
-{
-    _Atomic uint64_t *reader_position;
-
-    CHECK(pair_attach(pair, fd, &shape, end) == 0);
-    reader_position = &pair->receiver_page->position;
-    atomic_store(reader_position, position);
-    if (end == PAIR_SENDER)
-        CHECK(
-            ring_open_writer(
-                &pair->sender.ring, pair->sender.ring.data, shape.ring_capacity, reader_position, position) == 0);
-    else
-        CHECK(
-            ring_open_reader(
-                &pair->receiver.ring, pair->receiver.ring.data, shape.ring_capacity, reader_position, position) == 0);
-}
-
 static int open_both(const struct scene *scene, struct ends *ends)
 {
     uint64_t mask = shape.ring_capacity - 1;
     int fd;
 
     CHECK(pair_create(&shape, false, &fd) == 0);
-    open_at(&ends->sender, fd, PAIR_SENDER, scene->position);
-    open_at(&ends->receiver, fd, PAIR_RECEIVER, scene->position);
+    open_at(&ends->sender, fd, &shape, PAIR_SENDER, scene->position);
+    open_at(&ends->receiver, fd, &shape, PAIR_RECEIVER, scene->position);
     ends->first = scene->position;
     /* What an earlier lap left; only the word at the position need be zero. */
     memset(ends->sender.sender.ring.data, 0xFF, shape.ring_capacity);
@@ -107,6 +89,18 @@ static void send_two(struct pair *sender)
 {
     send_numbered(sender, 0, 40);
     send_numbered(sender, 1, 40);
+}
+
+/* How it would be without the one rule, that the word comes last. */
+static void send_wrongly(struct pair *sender)
+{
+    uint8_t *body;
+
+    CHECK(ring_claim(&sender->sender.ring, 40, &body) == 0);
+    ring_commit(&sender->sender.ring, 40);
+    atomic_signal_fence(memory_order_seq_cst); /* nor may the compiler put it right */
+    body_fill(body, 40, 0);
+    pair_publish(sender);
 }
 
 static void set_up_nothing(struct ends *ends)
@@ -239,8 +233,11 @@ static struct pair open_again(const struct ends *ends, int fd, enum pair_end end
     if (end == PAIR_SENDER) {
         pair.sender.ring.position = pair.sender.ring.claimed = there->sender.ring.position;
         pair.sender.ring.room_to = there->sender.ring.room_to;
+        pair.sender.verdicts.position = there->sender.verdicts.position;
     } else {
         pair.receiver.ring.position = there->receiver.ring.position;
+        pair.receiver.verdicts.position = pair.receiver.verdicts.claimed = there->receiver.verdicts.position;
+        pair.receiver.verdicts.room_to = there->receiver.verdicts.room_to;
     }
     return pair;
 }
@@ -277,6 +274,7 @@ static pid_t start(const struct scene *scene, const struct ends *ends, int fd)
         fprintf(stderr, "ptrace(2) is not allowed here\n");
         exit(EXIT_SKIPPED);
     }
+    CHECK(ptrace(PTRACE_SETOPTIONS, child, NULL, (void *)PTRACE_O_EXITKILL) == 0);
     return child;
 }
 
@@ -338,6 +336,22 @@ static void kill_after(const struct scene *scene, unsigned n_steps)
     close_both(&ends, fd);
 }
 
+/* That these proofs would notice: in a child, because they exit. */
+static void prove_the_proof(void)
+{
+    static const struct scene wrong = {"wrong", PAIR_SENDER, 0, set_up_nothing, send_wrongly, check_sent, 1};
+    int status;
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(freopen("/dev/null", "w", stderr));
+        walk(&wrong);
+        _exit(EXIT_SUCCESS);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FAILURE);
+}
+
 int main(int argc, char **argv)
 {
     bool thorough = argc > 1 && strcmp(argv[1], "long") == 0;
@@ -357,6 +371,8 @@ int main(int argc, char **argv)
         n_cases += n_kills;
     }
     printf("%u cases\n", n_cases);
+    fflush(stdout);
+    prove_the_proof();
     CHECK(n_cases > 0);
     return EXIT_SUCCESS;
 }

@@ -13,7 +13,6 @@
 #include "../pair.c"
 #include "../mailbox.c"
 #include "../tests/check.h"
-#include "order_ends.h"
 
 #if defined(__SANITIZE_THREAD__)
 int main(void)
@@ -21,6 +20,8 @@ int main(void)
     return EXIT_SKIPPED; /* ThreadSanitizer does not know these coroutines */
 }
 #else
+
+#include "order_ends.h"
 
 /* --- scenarios --- */
 
@@ -258,10 +259,13 @@ static bool may_survive(const struct model_mutant *mutant)
     return false;
 }
 
-static void prove_mutant(struct model_mutant mutant)
+/* Whether it was tried: that one survives every run takes long. */
+static bool prove_mutant(struct model_mutant mutant, bool thorough)
 {
     const char *failure = NULL, *name = "every scenario";
 
+    if (may_survive(&mutant) && !thorough)
+        return false;
     for (unsigned i = 0; i < N_PROOFS && !failure; i++) {
         count = proofs[i].counts[0];
         if (!count)
@@ -274,6 +278,7 @@ static void prove_mutant(struct model_mutant mutant)
         "  %s:%d %s: %s: %s\n", mutant.site->function, mutant.site->line, weaknesses[mutant.weakness], name,
         failure ? failure : "holds");
     CHECK(failure ? !may_survive(&mutant) : may_survive(&mutant));
+    return true;
 }
 
 int main(int argc, char **argv)
@@ -285,10 +290,8 @@ int main(int argc, char **argv)
     prove(thorough);
     for (struct model_site *site = model_sites(); site; site = site->next)
         for (enum model_weakness weakness = MODEL_SOUND; weakness < MODEL_N_WEAKNESSES; weakness++)
-            if (model_applies(site, weakness)) {
-                prove_mutant((struct model_mutant){site, weakness});
-                n_mutants++;
-            }
+            if (model_applies(site, weakness))
+                n_mutants += prove_mutant((struct model_mutant){site, weakness}, thorough);
     printf("%u mutants\n", n_mutants);
     CHECK(n_mutants > 0);
     return EXIT_SUCCESS;

@@ -111,6 +111,61 @@ static void test_forged_memory_is_refused(void)
     close(real);
 }
 
+/* A memfd with a pair's header, and that many bytes. */
+static int like_a_pair(off_t bytes, int seals)
+{
+    int real = create(), fd = memfd_create("like-a-pair", MFD_ALLOW_SEALING);
+    struct pair_header header;
+
+    CHECK(pread(real, &header, sizeof header, 0) == sizeof header);
+    close(real);
+    CHECK(pwrite(fd, &header, sizeof header, 0) == sizeof header);
+    CHECK(ftruncate(fd, bytes) == 0);
+    CHECK(fcntl(fd, F_ADD_SEALS, seals) == 0);
+    return fd;
+}
+
+/* Whose header is right, and whose memory is not. */
+static void test_memory_is_checked(void)
+{
+    int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    off_t bytes = (off_t)pair_total_bytes(&shape);
+    off_t wrong[] = {0, 1, sizeof(struct pair_header), 4096, bytes - 4096, bytes - 1, bytes + 1, bytes + 4096, 1 << 30};
+    int incomplete[] = {
+        0, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK | F_SEAL_SEAL, F_SEAL_GROW | F_SEAL_SEAL};
+    char path[32];
+    int fd, other;
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        fd = like_a_pair(wrong[i], sealed);
+        check_refused(fd, &shape, -EPROTO);
+        close(fd);
+    }
+    for (size_t i = 0; i < sizeof incomplete / sizeof *incomplete; i++) {
+        fd = like_a_pair(bytes, incomplete[i]);
+        check_refused(fd, &shape, -EPERM);
+        close(fd);
+    }
+    fd = like_a_pair(bytes, sealed | F_SEAL_WRITE);
+    check_refused(fd, &shape, -EPERM); /* by mmap(2) */
+    close(fd);
+    fd = like_a_pair(bytes, sealed); /* all holes behind the header: they are filled when it is attached */
+    for (int end = PAIR_SENDER; end <= PAIR_RECEIVER; end++) {
+        struct pair pair = attach(fd, end);
+
+        pair_detach(&pair);
+    }
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    other = open(path, O_RDONLY);
+    CHECK(other >= 0);
+    check_refused(other, &shape, -EACCES);
+    close(other);
+    close(fd);
+    fd = open("/proc/self/exe", O_RDONLY);
+    check_refused(fd, &shape, -EPROTO); /* no memfd */
+    close(fd);
+}
+
 static void test_gate(void)
 {
     int fd = create();
@@ -263,6 +318,7 @@ int main(void)
     test_created_is_sealed();
     test_header_is_checked();
     test_forged_memory_is_refused();
+    test_memory_is_checked();
     test_gate();
     test_verdicts_go_back();
     test_fork();

@@ -1,10 +1,12 @@
-/* Records that tell their number: what the proofs send and what they expect. SPDX-License-Identifier: MIT */
-#ifndef AGENTD_BODIES_H
-#define AGENTD_BODIES_H
+/*
+ * What the proofs have in common: records that tell their number, and rings that begin anywhere.
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef AGENTD_ENDS_H
+#define AGENTD_ENDS_H
 
-#include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
+#include "../pair.h"
+#include "../tests/check.h"
 
 /* A number that looks random and is the same in both processes. */
 static inline uint64_t mixed(uint64_t number)
@@ -58,6 +60,37 @@ static inline bool body_is(const uint8_t *body, uint32_t size, uint64_t number, 
                 return false;
     }
     return true;
+}
+
+/*
+ * Attach to a fresh pair whose rings begin at `position` and not at 0. Both ends must do so; one may send before the
+ * other has come, as in use.
+ */
+static inline void
+open_at(struct pair *pair, int fd, const struct pair_shape *shape, enum pair_end end, uint64_t position)
+{
+    _Atomic uint64_t *read_to, *verdicts_read_to;
+    uint64_t size = shape->ring_capacity, verdicts_size = shape->verdict_capacity;
+    struct pair_sender_page *sender_page;
+
+    CHECK(pair_attach(pair, fd, shape, end) == 0);
+    sender_page = (void *)(pair->memory + 2 * PAIR_PAGE_BYTES);
+    read_to = &pair->receiver_page->position;
+    verdicts_read_to = &sender_page->verdict_position;
+    atomic_store(read_to, position);
+    atomic_store(verdicts_read_to, position);
+    if (end == PAIR_SENDER) {
+        CHECK(ring_open_writer(&pair->sender.ring, pair->sender.ring.data, size, read_to, position) == 0);
+        CHECK(
+            ring_open_reader(
+                &pair->sender.verdicts, pair->sender.verdicts.data, verdicts_size, verdicts_read_to, position) == 0);
+    } else {
+        CHECK(ring_open_reader(&pair->receiver.ring, pair->receiver.ring.data, size, read_to, position) == 0);
+        CHECK(
+            ring_open_writer(
+                &pair->receiver.verdicts, pair->receiver.verdicts.data, verdicts_size, verdicts_read_to, position) ==
+            0);
+    }
 }
 
 #endif
