@@ -28,7 +28,7 @@ class Peer:
     def line(self) -> str:
         """What it says next; empty when it has ended."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        return str(self.process.stdout.readline()).strip()
 
     def tell(self, line: str) -> None:
         """Have it go on."""
@@ -73,7 +73,7 @@ def say(text: str) -> None:
 
 
 async def _heard() -> str:
-    return (await asyncio.to_thread(sys.stdin.readline)).strip()
+    return str(await asyncio.to_thread(sys.stdin.readline)).strip()
 
 
 async def sink(socket: str, name: str) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from daemons import Daemon, wait_until
 
+from agentd.wire.messages import Route
 from agentd_client import Priority, State, blocking, connect, errors
-from agentd_client.receipt import Route
 
 LONG = 20.0
 
@@ -142,7 +142,7 @@ async def test_what_a_direct_lane_can_not_do_is_named(daemon: Daemon) -> None:
     async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
         for options in ({"key": "k"}, {"durable": True}):
             with pytest.raises(errors.NotOnThisLane):
-                await me.send("builder", "x", priority="critical", **options)  # type: ignore[arg-type]
+                await me.send("builder", "x", priority="critical", **options)
         with pytest.raises(errors.NotOnThisLane):
             await me.publish("task:x", "x", priority="critical")
         with pytest.raises(errors.NoSuchAgent, match="builder"):
@@ -316,9 +316,7 @@ async def test_many_senders_into_one_receiver(daemon: Daemon, senders: int) -> N
         for channel in channels:
             assert channel.dead == 0
     async with connect(socket=daemon.socket) as me:
-        await asyncio.to_thread(
-            wait_until, lambda: blocking_pairs(daemon.socket) == 0, "for the pairs to be gone"
-        )
+        await asyncio.to_thread(wait_until, lambda: blocking_pairs(daemon.socket) == 0, "for the pairs to be gone")
 
 
 def blocking_pairs(socket: Path) -> int:

@@ -110,7 +110,7 @@ def attached(me: Any) -> Iterator[socket.socket]:
         b"\x93\x01\x01",
         grants.encode(grants.Attached([], 1.0)),
         b"x" * 9000,
-        grants.encode([1, 1, "a" * 300, 1]),  # type: ignore[list-item]
+        grants.encode([1, 1, "a" * 300, 1]),
     ],
 )
 def test_nonsense_ends_the_connection_and_nothing_else(daemon: Daemon, packet: bytes) -> None:

@@ -172,6 +172,7 @@ async def test_leaving_tells_the_other_end(daemon: Daemon) -> None:
 
 async def test_nothing_is_left_of_clients_that_came_and_went(daemon: Daemon, tmp_path: Path) -> None:
     async with connect("builder", socket=daemon.socket) as builder:
+
         async def round_trip() -> None:
             async with connect("planner", socket=daemon.socket) as me, me.channel("builder") as channel:
                 channel.send(b"x")

@@ -13,11 +13,9 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import MsgspecError
-
 from agentd.server.reaper import peer_of
 from agentd.wire import grants
-from agentd.wire.errors import AgentdError
+from agentd.wire.errors import AgentdError, BadRequest
 
 if TYPE_CHECKING:
     from agentd.server.direct import Direct
@@ -105,7 +103,7 @@ class GrantsConnection:
                 if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
                     raise ValueError("a packet or its descriptors are too many")
                 self._take(data, fds)
-            except (ValueError, MsgspecError) as error:
+            except (ValueError, BadRequest) as error:
                 log.warning("pid %d on the grants socket: %s", self.pid, error)
                 self.close()
                 return

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta, MsgspecError, Struct
 from msgspec.msgpack import Decoder, Encoder
+
+from agentd.wire.errors import BadRequest
 
 TOKEN_BYTES: Final = 16
 #: A packet and its descriptors: more is a violation.
@@ -134,6 +136,24 @@ class Paused(Struct, array_like=True, tag=24):
 ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle
 DaemonPacket = Attached | Granted | Offered | Refused | Paused | Closed
 
-encode = Encoder().encode
-decode_client = Decoder(ClientPacket).decode
-decode_daemon = Decoder(DaemonPacket).decode
+encode: Final = Encoder().encode
+_decode_client: Final = Decoder(ClientPacket).decode
+_decode_daemon: Final = Decoder(DaemonPacket).decode
+
+
+def decode_client(data: bytes) -> ClientPacket:
+    """What a client said; BadRequest for what is no packet of its."""
+    try:
+        packet: ClientPacket = _decode_client(data)
+    except MsgspecError as error:
+        raise BadRequest(f"no packet: {error}") from None
+    return packet
+
+
+def decode_daemon(data: bytes) -> DaemonPacket:
+    """What the daemon said; BadRequest for what is no packet of its."""
+    try:
+        packet: DaemonPacket = _decode_daemon(data)
+    except MsgspecError as error:
+        raise BadRequest(f"no packet: {error}") from None
+    return packet

@@ -44,6 +44,7 @@ from agentd.wire.messages import (
     Subscribed,
     Welcome,
 )
+from agentd_client._attaching import Attaching
 from agentd_client._feeds import Feeds
 from agentd_client._mail import Mail, Window
 from agentd_client._options import checked, make_options
@@ -55,7 +56,6 @@ from agentd_client.receipt import Call, Posted, Submitted
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from agentd_client._direct import Direct
     from agentd_client._options import PostOptions
 
 CLIENT: Final = "agentd_client 1"
@@ -71,11 +71,10 @@ _GATHER_BYTES: Final = 16 * 1024
 _POST_BYTES: Final = 64
 
 R = TypeVar("R", bound=Received)
-C = TypeVar("C", bound=Call)
 P = TypeVar("P", bound=Posted)
 
 
-class Conversation(Generic[R, P]):
+class Conversation(Attaching, Generic[R, P]):
     """One agent's conversation with the daemon, over as many connections as it takes."""
 
     def __init__(
@@ -88,17 +87,12 @@ class Conversation(Generic[R, P]):
         lazily: Callable[[], None],
         hurry: Callable[[], None],
     ) -> None:
+        super().__init__(hurry)
         self.name = join.name
         self.mail = Mail(self)
         self.posts = Posts()
         self.feeds = Feeds(self)
         self.out = Outbox(wake)
-        self.direct: Direct | None = None  # once shared memory is of use
-        self.on_stop: Callable[[str, str], None] | None = None  # may raise, to end what waits
-        self.stopping_by = ""  # who asked this agent to stop, and why
-        self.eager = False  # shared memory pays off from the first message on that could use it
-        self.record: Any = None  # what messages from shared memory are made of: the face says
-        self.io: Any = None  # the face's: watch(fd, action), unwatch(fd), soon(action)
         self.joining = Call(0)  # this connection's Join
         self.closed: AgentdError | None = None  # why nothing can be said any more
         self.left = False  # and that was our own wish
@@ -109,9 +103,6 @@ class Conversation(Generic[R, P]):
         self._received = received
         self._posted = posted
         self._lazily = lazily
-        self._hurry = hurry
-        self._cid = 0
-        self._open: dict[int, Call] = {}
         self._reader: FrameReader[Any] = FrameReader(DaemonMessage, _MAX_READ_BYTES)
         self._joined = False  # once, on whichever connection
         self._taken_over: AgentdError | None = None
@@ -202,52 +193,7 @@ class Conversation(Generic[R, P]):
         if self.out.connected and self.closed is None and self.taking and (grant := self.mail.grant()) is not None:
             self.out.say(grant)
 
-    # Shared memory.
-
-    def go_direct(self) -> Direct:
-        """This client's part in the direct lanes, made when first needed."""
-        if self.direct is None:
-            from agentd_client._direct import Direct
-
-            self.check()
-            self.direct = Direct(self, self._face, self.record())
-        return self.direct
-
-    def ask(self, kind: type[Any], then: Callable[[Call], None], *fields: Any) -> None:
-        """Say a verb; `then` gets the call once it is answered."""
-        call = Call(self.next_cid())
-        call.when_settled(lambda: then(call))
-        if not self.out.connected:
-            call.error = self.unreachable()
-            call.settle()
-            return
-        self.out.say(kind(call.cid, *fields))
-        self.open(call)
-
-    def stop(self, by: str, reason: str) -> None:
-        """Somebody asks this agent to end its work."""
-        self.stopping_by = f"{by}: {reason}" if reason else by
-        self._face.stopping.set()
-        if self.on_stop is not None:
-            self.on_stop(by, reason)
-
-    # Calls.
-
-    def next_cid(self) -> int:
-        """The client's own number for its next call."""
-        self._cid += 1
-        return self._cid
-
-    def open(self, call: C) -> C:
-        """The answer to this one's cid will settle it. One that is alone need not wait for others to travel with."""
-        self._open[call.cid] = call
-        if len(self._open) == 1:
-            self._hurry()
-        return call
-
-    def forget(self, call: Call) -> None:
-        """Nobody waits for this one any more; its answer will be ignored."""
-        self._open.pop(call.cid, None)
+    # What may be said.
 
     def check(self) -> None:
         """Raise when the conversation is over."""

@@ -26,7 +26,7 @@ from agentd.wire.names import id_text
 from agentd_client.receipt import Submitted
 
 if TYPE_CHECKING:
-    from agentd_client._direct import Direct
+    from agentd_client._introductions import Introductions
 
 #: Until there may be room again, or a delivery can be seen.
 RETRY_S: Final = 0.001
@@ -82,7 +82,7 @@ class Outgoing(_native.Channel):
     lane: Priority
     memory_fd: int
     process_fd: int
-    direct: Direct
+    direct: Introductions
     shape: tuple[int, int, int]  # lane, and the sizes of both rings
     tickets: dict[int, Submitted]
     max_asked: int
@@ -91,7 +91,13 @@ class Outgoing(_native.Channel):
     unknown: int  # how many that were to be acked it had taken, and nobody knows
 
     def begin(
-        self, direct: Direct, agent: str, provenance: str, lane: Priority, verdict_bytes: int, fds: tuple[int, int]
+        self,
+        direct: Introductions,
+        agent: str,
+        provenance: str,
+        lane: Priority,
+        verdict_bytes: int,
+        fds: tuple[int, int],
     ) -> None:
         """What the native part does not know."""
         self.direct = direct
@@ -195,7 +201,7 @@ class Incoming(_native.Incoming):
     shape: tuple[int, int, int]
     memory_fd: int
     process_fd: int
-    direct: Direct
+    direct: Introductions
 
     def release(self) -> None:
         """Nothing more comes of it."""

@@ -11,20 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import MsgspecError
-
 from agentd.wire import grants
+from agentd.wire.errors import BadRequest
 
 if TYPE_CHECKING:
-    from agentd_client._direct import Direct
+    from agentd_client._introductions import Introductions
 
 _ANSWER_S: Final = 5.0
 
 
 class Watcher:
-    """Calls `Direct.heard`, `Direct.peer_gone` and `Direct.detached` in its own thread."""
+    """Calls `heard`, `peer_gone` and `detached` in its own thread."""
 
-    def __init__(self, direct: Direct) -> None:
+    def __init__(self, direct: Introductions) -> None:
         self._direct = direct
         self._socket: socket.socket | None = None
         self._poll = select.poll()
@@ -132,7 +131,7 @@ class Watcher:
             packet = grants.decode_daemon(data) if data else None
         except BlockingIOError:
             return
-        except (OSError, MsgspecError):
+        except (OSError, BadRequest):
             packet = None
         if packet is None:
             for fd in fds:

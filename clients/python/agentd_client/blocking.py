@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentd.wire import messages as wire
 from agentd.wire.messages import GiveBack, Nack, Working
 from agentd.wire.names import id_text
+from agentd_client._blocking_channel import Channel as Channel
 from agentd_client._conversation import Conversation
 from agentd_client._feeds import Feed
 from agentd_client._joining import Place, check_lane, find_socket, find_stand_in, make_join
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from agentd_client._direct import Direct
     from agentd_client._options import PostOptions, SendOptions
-    from agentd_client._pairs import Outgoing
     from agentd_client._receiver import Handler, Receiver, ThreadMessage
 
 #: How long leaving waits for the answers to posts.
@@ -125,61 +125,6 @@ def _direct_message() -> type:
     from agentd_client._blocking_message import DirectMessage
 
     return DirectMessage
-
-
-class Channel:
-    """The direct pair to one live session of an agent. See the asyncio face's."""
-
-    send: Callable[[object], int]
-
-    def __init__(self, client: Client, to: str, lane: str) -> None:
-        self._client = client
-        self._to = to
-        check_lane(lane)
-        self._pair: Outgoing | None = None
-
-    def __enter__(self) -> Channel:
-        client = self._client
-        direct = client.conversation.go_direct()
-        self._pair = pair = client.drive(direct.channel(self._to, monotonic() + client.verbs.answer_s))
-        self.send = pair.send
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
-
-    @property
-    def pair(self) -> Outgoing:
-        """Its memory, once it is open."""
-        if self._pair is None:
-            raise RuntimeError("A channel is opened by `with`")
-        return self._pair
-
-    def delivered(self, position: int, timeout: float | None = None) -> bool:
-        """Wait until the receiver has taken the record there: False when it has not in time, or is gone."""
-        from agentd_client import _ringing
-
-        return self._client.drive(_ringing.delivered(self.pair, position, timeout))
-
-    @property
-    def sent(self) -> int:
-        """How many records."""
-        return self.pair.sent
-
-    @property
-    def dead(self) -> int:
-        """How many the receiver had not taken when it went; 0 while it is there."""
-        return self.pair.dead
-
-    @property
-    def unknown(self) -> int:
-        """How many it had taken and not finished, of those that asked."""
-        return self.pair.unknown
-
-    @property
-    def state(self) -> str:
-        """open, paused or closed."""
-        return self.pair.state
 
 
 class Inbox:
@@ -282,6 +227,7 @@ class Client:
         )
         self.conversation.io = self._plug
         self.conversation.record = _direct_message
+        self.conversation.may_attach = stand_in is None
         self.verbs = Verbs(self.conversation, timeout)
         self._stopping: Event | None = None
         self._handler: Handler | None = None

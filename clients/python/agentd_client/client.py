@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import messages as wire
 from agentd.wire.messages import GiveBack, Nack, Working
 from agentd.wire.names import id_text
+from agentd_client._channel import Channel as Channel
 from agentd_client._conversation import Conversation
 from agentd_client._feeds import Feed
 from agentd_client._joining import Place, check_lane, find_socket, find_stand_in, make_join
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from agentd_client._options import PostOptions, SendOptions
-    from agentd_client._pairs import Outgoing
     from agentd_client._receiver import Handler, Receiver, ThreadMessage
 
 #: How long leaving waits for the answers to posts.
@@ -105,62 +104,6 @@ def _direct_message() -> type:
     from agentd_client._direct_message import DirectMessage
 
     return DirectMessage
-
-
-class Channel:
-    """The direct pair to one live session of an agent. `send` writes one record and returns its position, no system
-    call while the receiver is awake; it raises Backpressure when the ring is full and ReceiverGone when that session is
-    gone. `dead` and `unknown` count what was lost with it."""
-
-    send: Callable[[object], int]
-
-    def __init__(self, client: Client, to: str, lane: str) -> None:
-        self._client = client
-        self._to = to
-        check_lane(lane)
-        self._pair: Outgoing | None = None
-
-    async def __aenter__(self) -> Channel:
-        direct = self._client.conversation.go_direct()
-        self._pair = pair = await drive(direct.channel(self._to, monotonic() + self._client.verbs.answer_s))
-        self.send = pair.send
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
-
-    @property
-    def pair(self) -> Outgoing:
-        """Its memory, once it is open."""
-        if self._pair is None:
-            raise RuntimeError("A channel is opened by `async with`")
-        return self._pair
-
-    async def delivered(self, position: int, timeout: float | None = None) -> bool:
-        """Wait until the receiver has taken the record there: False when it has not in time, or is gone."""
-        from agentd_client import _ringing
-
-        return await drive(_ringing.delivered(self.pair, position, timeout))
-
-    @property
-    def sent(self) -> int:
-        """How many records."""
-        return self.pair.sent
-
-    @property
-    def dead(self) -> int:
-        """How many the receiver had not taken when it went; 0 while it is there."""
-        return self.pair.dead
-
-    @property
-    def unknown(self) -> int:
-        """How many it had taken and not finished, of those that asked."""
-        return self.pair.unknown
-
-    @property
-    def state(self) -> str:
-        """open, paused or closed."""
-        return self.pair.state
 
 
 class Inbox:
@@ -262,6 +205,7 @@ class Client:
         )
         self.conversation.io = self._link
         self.conversation.record = _direct_message
+        self.conversation.may_attach = stand_in is None
         self.conversation.eager = stand_in is None
         self.verbs = Verbs(self.conversation, timeout)
         #: Set when somebody asks this agent to stop (`agentctl halt`).

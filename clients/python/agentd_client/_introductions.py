@@ -1,0 +1,253 @@
+"""How pairs come to a client and go: what agentd says on the grants socket, and the ends of processes. The most of it
+runs in the watcher's thread, so that it happens also while the client's own is busy."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd import _native
+from agentd.wire import grants
+from agentd.wire.errors import AgentdError, LaneUnavailable, Unreachable, from_wire
+from agentd.wire.messages import Priority
+from agentd_client._pairs import DirectRecord, Incoming, Outgoing, encode, refuser
+from agentd_client._watcher import Watcher
+from agentd_client.receipt import Call
+
+if TYPE_CHECKING:
+    from agentd_client._conversation import Conversation
+
+_CRITICAL: Final = Priority.CRITICAL
+
+
+class Introductions:
+    """A part of Direct: the pairs there are. What the face must do is handed over as news."""
+
+    def __init__(self, conversation: Conversation[Any, Any], face: Any, record: type[DirectRecord]) -> None:
+        self._conversation = conversation
+        self.face = face
+        self._news: deque[Callable[[], None]] = deque()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # there is news
+        self.mailbox = _native.Mailbox(record, self._finished, self._asked_to_stop, 0)
+        self._verdict_bells: list[int] = []
+        self.attached = Call(0)  # settled when we are, or can't be: then with an error
+        self._pending = False  # an attachment is under way
+        self._closed = False
+        self._opening: dict[int, Call] = {}
+        self._outgoing: dict[int, Outgoing] = {}
+        self._incoming: dict[int, Incoming] = {}
+        self.cores: list[int] = []
+        self.about_cores = ""
+        self.spin_ns = 50_000
+        self.welcomed = threading.Event()  # agentd has told what a reader should know
+        self.pinned: grants.Pinned | None = None
+        self.watcher = Watcher(self)
+
+    # In the face's thread.
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        self._news.append(action)
+        if not self._closed:
+            os.eventfd_write(self._bell, 1)
+
+    def _attached(self, error: AgentdError | None) -> None:
+        self._pending = False
+        self.attached.error = error
+        self.attached.settle()
+
+    def _idle(self) -> grants.Idle:
+        return grants.Idle(grants.CRITICAL, self._conversation.taking)
+
+    def drop(self, channel: Outgoing, why: str) -> None:
+        """This end has left."""
+        self._outgoing.pop(channel.number, None)
+        if not channel.gone:
+            number = channel.number
+            channel.over(why)
+            self.watcher.say(grants.Closed(number, why))
+
+    def _verdicts(self) -> None:
+        for bell in self._verdict_bells:
+            try:
+                os.eventfd_read(bell)
+            except BlockingIOError:
+                pass
+        for channel in list(self._outgoing.values()):
+            channel.look()
+
+    # In the watcher's thread.
+
+    def heard(self, packet: Any, fds: list[int]) -> None:
+        """What agentd says."""
+        try:
+            match packet:
+                case grants.Attached():
+                    self._welcomed(packet, fds)
+                case grants.Granted():
+                    self._granted(packet, fds)
+                case grants.Offered():
+                    self._offered(packet, fds)
+                case grants.Refused():
+                    error = from_wire(packet.code, packet.message, packet.hint, packet.retry_after)
+                    self._soon(lambda: self._opened(packet.cid, None, error))
+                case grants.Closed():
+                    self._ended(packet.number, packet.reason)
+                case grants.Paused():
+                    if (incoming := self._incoming.get(packet.number)) is not None:
+                        incoming.pause(packet.on)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _welcomed(self, packet: grants.Attached, fds: list[int]) -> None:
+        mail_bell, verdict_bell = fds
+        fds.clear()
+        self.cores, self.about_cores = packet.cores, packet.about_cores
+        self.spin_ns = int(packet.spin_us * 1000)
+        self.mailbox.add_doorbell(mail_bell)
+        self.watcher.say(self._idle())
+        if self.pinned is not None:
+            self.watcher.say(self.pinned)
+        self.welcomed.set()
+        pairs: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._incoming.values()]
+        for pair in pairs:
+            self._present(pair)
+
+        def welcomed() -> None:
+            self._verdict_bells.append(verdict_bell)
+            self._conversation.io.watch(verdict_bell, self._verdicts)
+            self._attached(None)
+
+        self._soon(welcomed)
+
+    def _present(self, pair: Outgoing | Incoming) -> None:
+        sends = isinstance(pair, Outgoing)
+        if isinstance(pair, Incoming) and pair.relays:
+            pair.end()  # the daemon that wrote into it is no more
+            self.mailbox.wake()
+            return
+        peer = pair.agent if isinstance(pair, Outgoing) else pair.sender
+        _, ring, verdicts = pair.shape
+        self.watcher.say(grants.Present(pair.number, grants.CRITICAL, sends, peer, ring, verdicts), pair.memory_fd)
+
+    def _granted(self, packet: grants.Granted, fds: list[int]) -> None:
+        memory, bell, *process = fds
+        try:
+            channel = Outgoing(
+                memory,
+                packet.lane,
+                packet.number,
+                packet.ring_bytes,
+                packet.verdict_bytes,
+                bell,
+                encode,
+                refuser(packet.agent, _CRITICAL),
+            )
+        except OSError as error:
+            failed = LaneUnavailable(f"No channel to {packet.agent}: {error.strerror}", "Messages are relayed.")
+            self.watcher.say(grants.Closed(packet.number, str(error.strerror)))
+            self._soon(lambda: self._opened(packet.cid, None, failed))
+            return
+        fds.clear()
+        process_fd = process[0] if process else -1
+        channel.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
+        channel.begin(self, packet.agent, packet.provenance, _CRITICAL, packet.verdict_bytes, (memory, process_fd))
+        self._outgoing[packet.number] = channel
+        self.watcher.watch(process_fd, channel)
+        self._soon(lambda: self._opened(packet.cid, channel, None))
+
+    def _opened(self, cid: int, channel: Outgoing | None, error: AgentdError | None) -> None:
+        call = self._opening.pop(cid, None)
+        if call is None:  # nobody waits any more
+            if channel is not None:
+                self.drop(channel, "it was opened too late")
+            return
+        call.answer, call.error = channel, error
+        call.settle()
+
+    def _offered(self, packet: grants.Offered, fds: list[int]) -> None:
+        memory, bell, *process = fds
+        try:
+            incoming = Incoming(memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, bell)
+        except OSError as error:
+            self.watcher.say(grants.Mapped(packet.number, str(error.strerror)))
+            return
+        fds.clear()
+        incoming.sender = packet.sender
+        incoming.provenance = packet.provenance
+        incoming.lane = _CRITICAL
+        incoming.relays = packet.relays
+        incoming.direct = self
+        incoming.memory_fd = memory
+        incoming.process_fd = process[0] if process else -1
+        incoming.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
+        self._incoming[packet.number] = incoming
+        self.mailbox.add(incoming)
+        self.watcher.watch(incoming.process_fd, incoming)
+        self.watcher.say(grants.Mapped(packet.number))
+
+    def _ended(self, number: int, why: str) -> None:
+        outgoing = self._outgoing.get(number)
+        if outgoing is not None:
+            self._receiver_gone(outgoing, why)
+        incoming = self._incoming.get(number)
+        if incoming is not None:
+            self._sender_gone(incoming)
+
+    def peer_gone(self, pair: Any) -> None:
+        """The process at the other end has ended."""
+        if isinstance(pair, Outgoing):
+            self._receiver_gone(pair, "its process has ended")
+        else:
+            self._sender_gone(pair)
+
+    def _receiver_gone(self, channel: Outgoing, why: str) -> None:
+        channel.end()
+        self.watcher.unwatch(channel.process_fd)
+        number = channel.number
+
+        def gone() -> None:
+            self._outgoing.pop(number, None)
+            channel.over(why)
+
+        self._soon(gone)
+
+    def _sender_gone(self, incoming: Incoming) -> None:
+        self.watcher.unwatch(incoming.process_fd)
+        incoming.end()
+        self.mailbox.wake()  # to take what is left, and let go of it
+
+    def detached(self, why: str) -> None:
+        """No grants socket any more; the pairs go on."""
+
+        def told() -> None:
+            calls, self._opening = self._opening, {}
+            gone = Unreachable(f"agentd is not reachable: {why}")
+            for call in calls.values():
+                call.error = gone
+                call.settle()
+            if self.attached.settled:
+                self.attached = Call(0)
+            self._pending = False
+
+        self._soon(told)
+
+    # In the reader's thread.
+
+    def _finished(self, incoming: Incoming) -> None:
+        """Its sender is gone and it is empty, or it is no ring any more."""
+
+        def let_go() -> None:
+            self.watcher.unwatch(incoming.process_fd)
+            if self._incoming.pop(incoming.number, None) is not None:
+                self.watcher.say(grants.Closed(incoming.number, "it was read to its end"))
+            incoming.release()
+
+        self.watcher.soon(let_go)
+
+    def _asked_to_stop(self, record: DirectRecord) -> None:
+        by, reason = record.sender, record.body.decode("utf-8", "replace")
+        self._soon(lambda: self._conversation.stop(by, reason))
