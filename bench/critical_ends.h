@@ -225,7 +225,7 @@ static void drain(const struct task *task, struct end *end)
 {
     const struct head *head = (const void *)got;
     struct patience patience = {0};
-    uint32_t untaken = 0;
+    uint32_t at_once = task->batch ? task->batch : BATCH, untaken = 0; /* given back in the sender's rhythm */
     int found;
 
     do {
@@ -234,7 +234,7 @@ static void drain(const struct task *task, struct end *end)
         if (found && head->sequence != ++sequence)
             fail("a message is missing, or came twice");
         untaken += (uint32_t)found;
-        if (untaken == BATCH || (untaken && (!found || head->last))) {
+        if (untaken == at_once || (untaken && (!found || head->last))) {
             mailbox_take(end->in);
             untaken = 0;
         }

@@ -104,6 +104,13 @@ static inline bool record_parse(const uint8_t *bytes, uint32_t size, struct reco
     if (size < sizeof record->header)
         return false;
     memcpy(&record->header, bytes, sizeof record->header);
+    if (record->header.flags == 0 && record->header.details_bytes == 0) {
+        /* Most have nothing before the body; the processor guesses so, and reads on before the header is here. */
+        record->deadline_ns = 0;
+        record->details = record->body = bytes + sizeof record->header;
+        record->body_bytes = size - (uint32_t)sizeof record->header;
+        return record->header.content < RECORD_N_CONTENTS;
+    }
     overhead = record_overhead(record->header.flags, record->header.details_bytes);
     if (record->header.content >= RECORD_N_CONTENTS || record->header.flags & ~RECORD_FLAGS || overhead > size)
         return false;
