@@ -79,6 +79,14 @@ def forget(agentctl: Agentctl) -> Result:
     return agentctl("agents", "forget", "builder", "--json", status=0)
 
 
+def halted(agentctl: Agentctl) -> Result:
+    running = agentctl.start("recv", "--follow", name="follower")
+    wait_until(lambda: any(one["live"] for one in agentctl("agents", "--json").json["agents"]))
+    result = agentctl("halt", "follower", "--json", name="planner", status=0)
+    running.result()
+    return result
+
+
 def seen(*args: str) -> Callable[[Agentctl], Result]:
     """A verb that looks, at mail that waits, is held, and is dead."""
 
@@ -132,6 +140,7 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "trace": on(dead, "trace", "ID"),
     "agents list": seen("agents", "list"),
     "agents forget": forget,
+    "halt": halted,
     "status": seen("status"),
     "stats": seen("stats"),
     "lanes": seen("lanes"),

@@ -291,7 +291,8 @@ async def test_a_child_can_not_use_its_parents_channel(daemon: Daemon) -> None:
                     os._exit(0)
                 finally:
                     os._exit(1)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            _, status = await asyncio.to_thread(os.waitpid, child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
             channel.send(b"from the parent")
             assert (await builder.receive(timeout=LONG)).body == b"from the parent"  # type: ignore[union-attr]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -180,8 +179,8 @@ def test_both_sockets_are_taken_over_and_left_in_place(
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
         caller.settimeout(PATIENCE_S)
         caller.connect(str(daemon.runtime_dir / "agentd.grants"))
-        assert json.loads(caller.recv(4096))["error"]["code"] == "lane_unavailable"
-        assert caller.recv(4096) == b""
+        caller.send(b"no token")
+        assert caller.recv(4096) == b""  # it is ours to answer
     daemon.stop()
     assert daemon.socket.exists()  # the manager's, not ours
     daemon.socket.unlink()

@@ -24,6 +24,7 @@ from agentd.host.config import load_config
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
+from agentd.lanes.critical import CriticalLane
 from agentd.lanes.normal import NormalLane
 from agentd.server.keeper import Keeper
 from agentd.server.server import Server
@@ -144,10 +145,10 @@ class MemoryWorld(World):
         config, _ = load_config(None, {}, SETTINGS)
         self.loop = JumpingLoop()
         self.hub = Hub(config, first_id=1 << 40)
-        normal = NormalLane(self.hub.router)
+        closed = "this version does not have it"
         lanes = Lanes(
-            normal if priority is Priority.NORMAL else ClosedLane(priority, "this version does not have it")
-            for priority in Priority
+            [CriticalLane(self.hub), NormalLane(self.hub.router)]
+            + [ClosedLane(priority, closed) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)]
         )
         self.server = Server(config, self.hub, lanes, Keeper(directory), directory / "no.sock", 1000)
         self.server.clock = lambda: self.loop.now

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agentd.cli import show
-from agentd.cli.call import Call, argument, option, verb
+from agentd.cli.call import DEFAULT_TIMEOUT_S, Call, argument, option, verb
 
 if TYPE_CHECKING:
     from agentd.wire.messages import Step
@@ -33,6 +33,7 @@ def halt(call: Call, names: tuple[str, ...], everyone: bool, kill: bool, reason:
     if everyone == bool(names):
         raise click.UsageError("Name the agents to stop, or give --all.")
     with call.connect() as me:
+        me.verbs.answer_s = DEFAULT_TIMEOUT_S  # the time given is for those who are to stop
         if everyone:
             names = tuple(one.name for one in me.agents().agents if one.live and one.name != me.name)
         halted = _Halt(me, dict.fromkeys(names), reason)

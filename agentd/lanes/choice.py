@@ -16,7 +16,8 @@ class Lanes:
     """All five, by priority."""
 
     def __init__(self, lanes: Iterable[Lane]) -> None:
-        self.by_priority = {lane.priority: lane for lane in lanes}
+        given = {lane.priority: lane for lane in lanes}
+        self.by_priority = {priority: given[priority] for priority in Priority if priority in given}
         self.normal = self.by_priority[_NORMAL]
 
     def choose(self, options: Options | None) -> Lane:

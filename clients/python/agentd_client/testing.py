@@ -25,6 +25,7 @@ from agentd.host.config import load_config
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
+from agentd.lanes.critical import CriticalLane
 from agentd.lanes.normal import NormalLane
 from agentd.wire.errors import Unreachable
 from agentd.wire.messages import Priority
@@ -151,9 +152,9 @@ class MemoryHub:
             if self._closed or self._runs:
                 raise RuntimeError("The hub is closed" if self._closed else "The hub runs")
             hub = Hub(self.config, first_id=(time.time_ns() << 32) // 10**9)
-            normal = NormalLane(hub.router)
             lanes = Lanes(
-                normal if priority is Priority.NORMAL else ClosedLane(priority, _NOT_BUILT) for priority in Priority
+                [CriticalLane(hub), NormalLane(hub.router)]
+                + [ClosedLane(priority, _NOT_BUILT) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)]
             )
             most = self.config.connections.max_connections
             server = self.server = MemoryServer(self.config, hub, lanes, self._keeper, Path(self.address), most)
