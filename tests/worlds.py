@@ -147,8 +147,11 @@ class MemoryWorld(World):
         self.hub = Hub(config, first_id=1 << 40)
         closed = "this version does not have it"
         lanes = Lanes(
-            [CriticalLane(self.hub), NormalLane(self.hub.router)]
-            + [ClosedLane(priority, closed) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)]
+            [
+                CriticalLane(self.hub),
+                NormalLane(self.hub.router),
+                *(ClosedLane(priority, closed) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)),
+            ]
         )
         self.server = Server(config, self.hub, lanes, Keeper(directory), directory / "no.sock", 1000)
         self.server.clock = lambda: self.loop.now

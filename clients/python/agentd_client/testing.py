@@ -153,8 +153,11 @@ class MemoryHub:
                 raise RuntimeError("The hub is closed" if self._closed else "The hub runs")
             hub = Hub(self.config, first_id=(time.time_ns() << 32) // 10**9)
             lanes = Lanes(
-                [CriticalLane(hub), NormalLane(hub.router)]
-                + [ClosedLane(priority, _NOT_BUILT) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)]
+                [
+                    CriticalLane(hub),
+                    NormalLane(hub.router),
+                    *(ClosedLane(priority, _NOT_BUILT) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)),
+                ]
             )
             most = self.config.connections.max_connections
             server = self.server = MemoryServer(self.config, hub, lanes, self._keeper, Path(self.address), most)
