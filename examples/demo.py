@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from agentd_client import Client, Message, connect, errors
+from agentd_client import Client, Message, Priority, Receipt, connect, errors
 
 _START_S = 10.0
 
@@ -22,6 +22,8 @@ async def builder(ready: asyncio.Event, done: asyncio.Event) -> None:
         inbox = me.inbox()
         async for message in inbox:
             async with message:
+                if message.lane is Priority.CRITICAL:
+                    continue  # seen at once: that is all there is to do
                 if message.wants_reply:
                     await message.reply({"idle": False, "queue": 0})
                 else:
@@ -40,7 +42,7 @@ async def watcher(ready: asyncio.Event, seen: asyncio.Queue[Message]) -> None:
             return
 
 
-async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event) -> list[tuple[str, str]]:
+async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event) -> list[tuple[str, str | Receipt]]:
     """Orders, asks, and leaves mail for somebody who is not there; what it did, and under which id."""
     story = []
 
@@ -49,6 +51,9 @@ async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event)
 
     event = await seen.get()
     story.append(("builder publishes build:finished, which watcher subscribes to", event.id))
+
+    receipt = await me.send("builder", "hold on with pr 8", priority="critical", wait="acked", timeout=5)
+    story.append(("planner tells builder something urgent, from ring to ring", receipt))
 
     done.set()
     answer = await me.request("builder", "are you idle?", timeout=5)
@@ -59,9 +64,13 @@ async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event)
     return story
 
 
-async def account(me: Client, story: list[tuple[str, str]]) -> None:
+async def account(me: Client, story: list[tuple[str, str | Receipt]]) -> None:
     """Who sent what, which way it went, and what became of it."""
     for what, id in story:
+        if isinstance(id, Receipt):
+            _say(f"\n{what}")
+            _say(f"  {id.id}  planner -> builder  lane {id.lane}, route {id.route}: {id.state}; agentd never saw it")
+            continue
         trace = await me.trace(id)
         _say(f"\n{what}")
         _say(f"  {id}  {trace.sender} -> {trace.to}  lane {trace.lane}, route {trace.route}, {trace.size_bytes} bytes")

@@ -57,8 +57,8 @@ async def work(message: Message, name: str) -> None:
 
 
 async def halt(me: Client, name: str) -> None:
-    """The urgent stop. On NORMAL today; once there is a CRITICAL lane, `agentctl halt` takes this line's place."""
-    await me.send(name, "stop", wait="acked", timeout=10)
+    """The urgent stop: on the critical lane it comes before the job in hand is done. `agentctl halt` is another way."""
+    await me.send(name, "stop", priority="critical", wait="acked", timeout=10)
 
 
 async def supervise() -> None:

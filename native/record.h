@@ -72,10 +72,15 @@ _Static_assert(sizeof(struct record_verdict) == 16, "other builds and languages 
 /* What a verdict takes in the reverse ring at most, its word included, if it is no reply. */
 #define RECORD_VERDICT_BYTES (8u + (unsigned)sizeof(struct record_verdict) + RECORD_MAX_REASON)
 
-/* The ids of direct messages have their highest bit set; a pair's ids come again after 8 TiB. */
+/*
+ * The ids of direct messages have their highest bit set; a pair's ids come again after 8 TiB. People name a message by
+ * the lowest bits of its id: each pair begins somewhere else, so that these differ.
+ */
 static inline uint64_t record_id(uint64_t number, uint64_t position)
 {
-    return UINT64_C(1) << 63 | (number & 0x7FFFFF) << 40 | (position / 8 & 0xFFFFFFFFFF);
+    uint64_t place = (position / 8 + number * UINT64_C(0x9E3779B97F)) & UINT64_C(0xFFFFFFFFFF);
+
+    return UINT64_C(1) << 63 | (number & 0x7FFFFF) << 40 | place;
 }
 
 /* A record's parts, in the memory it was parsed from. */

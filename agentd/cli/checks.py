@@ -199,12 +199,13 @@ def kernel(patient: Patient) -> Iterator[Finding]:
 def cores(patient: Patient) -> Iterator[Finding]:
     """Where the threads of the CRITICAL lane can be pinned."""
     found = patient.machine.topology
+    realtime = ", as SCHED_FIFO" if patient.machine.realtime else ", at the usual priority (LimitRTPRIO=1 allows more)"
     if len(found.allowed) == 1:
         yield Finding(
             "cores", NOTICE, "One core: nobody can spin while somebody else works", "Direct lanes then sleep at once."
         )
     elif found.kind == "uniform":
-        yield Finding("cores", OK, f"{len(found.allowed)}, all alike ({found.source}): pinning to fast ones is a no-op")
+        yield Finding("cores", OK, f"{len(found.allowed)}, all alike ({found.source}): any will do for a pinned thread{realtime}")
     elif not found.performance:
         yield Finding(
             "cores",
@@ -213,7 +214,7 @@ def cores(patient: Patient) -> Iterator[Finding]:
             "Let the container or the service (AllowedCPUs=, taskset) use a fast core.",
         )
     else:
-        yield Finding("cores", OK, f"fast ones by {found.source}: {_list(found.performance)} of {_list(found.allowed)}")
+        yield Finding("cores", OK, f"fast ones by {found.source}: {_list(found.performance)} of {_list(found.allowed)}{realtime}")
 
 
 def _list(cpus: tuple[int, ...]) -> str:

@@ -37,6 +37,7 @@ class Machine(NamedTuple):
     io_uring_switch: str  # kernel.io_uring_disabled
     missing: tuple[str, ...]  # what the kernel lacks of what agentd uses
     topology: Topology
+    realtime: bool  # whether a thread may run as SCHED_FIFO
     clock_source: str
     disks: dict[str, Disk]
 
@@ -50,6 +51,7 @@ def examine(environ: Mapping[str, str], directories: tuple[Path, ...]) -> Machin
         _text("/proc/sys/kernel/io_uring_disabled"),
         tuple(_missing()),
         read_topology(environ),
+        os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0,
         clock_source(environ),
         {str(directory): disk for directory in directories if (disk := disk_of(directory)) is not None},
     )

@@ -139,7 +139,8 @@ static void test_records(void)
     bytes[0] = RECORD_BYTES;
     bytes[1] = RECORD_FLAGS + 1;
     CHECK(!record_parse(bytes, 31, &record));
-    CHECK(record_id(1, 0) == (UINT64_C(1) << 63 | UINT64_C(1) << 40));
+    CHECK(record_id(0, 80) == (UINT64_C(1) << 63 | 10));
+    CHECK(record_id(1, 0) >> 40 == ((UINT64_C(1) << 23) | 1));
     CHECK(record_id(1, 8) == record_id(1, 0) + 1);
 }
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd import _native
@@ -155,6 +156,8 @@ class Introductions:
         process_fd = process[0] if process else -1
         channel.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
         channel.begin(self, packet.agent, packet.provenance, _CRITICAL, packet.verdict_bytes, (memory, process_fd))
+        with suppress(OSError):  # where the limits allow it
+            channel.lock()
         self._outgoing[packet.number] = channel
         self.watcher.watch(process_fd, channel)
         self._soon(lambda: self._opened(packet.cid, channel, None))
@@ -184,6 +187,8 @@ class Introductions:
         incoming.memory_fd = memory
         incoming.process_fd = process[0] if process else -1
         incoming.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
+        with suppress(OSError):
+            incoming.lock()
         self._incoming[packet.number] = incoming
         self.mailbox.add(incoming)
         self.watcher.watch(incoming.process_fd, incoming)
