@@ -5,8 +5,8 @@
 This process forks before anything is opened; each half opens its end and pins itself to its core. Between two
 commands the other half sleeps in read(2); it is awake before the clock runs. {"trips": N} is answered with N round
 trips, timed one by one, as [nanoseconds, how often]; each body has a new sequence number and the reply must equal it.
-{"flow": N} is answered with messages a second: from before the first send until the other half has taken and counted
-all N, which insists on the sequence of the last one of every list that it takes.
+{"flow": N} is answered with messages a second, from before the first send until the other half has taken and counted
+all N (it insists on the sequence of the last one of every list), and with how often a half lost its core meanwhile.
 
 How a contender sends and receives, in its own best way, is in its module: `prepare` before the fork, `open_end` after.
 """
@@ -17,6 +17,7 @@ import ctypes
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -34,6 +35,7 @@ WARM_UP: Final = 300
 _NEVER_NS: Final = 5_000_000_000
 _PR_SET_PDEATHSIG: Final = 1
 _ORDER: Final = struct.Struct("<cq")
+_SWALLOWED: Final = struct.Struct("<qq")  # when, and how often the core was lost
 
 #: Contender to the module that adapts it; the part behind the slash is the mode that module is asked for.
 MODULES: Final = {
@@ -125,6 +127,10 @@ class Calls:
             send(receive())
 
 
+def _times_lost() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 def _swallow(end: Any, bodies: Sequence[bytes], count: int) -> None:
     """Take that many, and insist on where each list ends."""
     taken = 0
@@ -147,8 +153,9 @@ def _other_half(end: Any, wire: socket.socket) -> None:
         if kind == b"t":
             end.echo(count)
         else:
+            lost = _times_lost()
             _swallow(end, bodies, count)
-            wire.send(perf_counter_ns().to_bytes(8, "little"))
+            wire.send(_SWALLOWED.pack(perf_counter_ns(), _times_lost() - lost))
 
 
 def _first_half(end: Any, wire: socket.socket) -> None:
@@ -167,9 +174,10 @@ def _first_half(end: Any, wire: socket.socket) -> None:
             count = command["flow"]
             wire.send(_ORDER.pack(b"f", count))
             wire.recv(1)
-            start = perf_counter_ns()
+            lost, start = _times_lost(), perf_counter_ns()
             end.pour(bodies, count)
-            answer = count * 1e9 / (int.from_bytes(wire.recv(8), "little") - start)
+            ended, others = _SWALLOWED.unpack(wire.recv(_SWALLOWED.size))
+            answer = [count * 1e9 / (ended - start), _times_lost() - lost + others]
         print(json.dumps(answer), flush=True)
 
 

@@ -2,9 +2,10 @@
  *
  * usage: critical CORE_A CORE_B. Each line on stdin, "WHAT MILLISECONDS", is answered by one line of JSON on stdout:
  *   {"trips": [[ns, how often], ...]}   floor, ring, record, crowded: round trips, each timed alone
- *   {"rate": N}                         unfenced, batched, single, batched-records, large, memcpy: things a second
- *   {"ns": N}                           enqueue, enqueue-record: what one costs its sender
+ *   {"rate": N, "lost": M}              unfenced, batched, single, batched-records, large, memcpy: things a second
+ *   {"ns": N, "lost": M}                enqueue, enqueue-record: what one costs its sender
  *
+ * `lost` is how often an end lost its core to somebody else meanwhile: what was measured then is not its speed.
  * Between two lines the other end sleeps. Both are awake and warm before the clock runs; each body has a sequence
  * number that the one who takes it insists on, and so does the sender in every reply. What differs, and what does not
  * come within two seconds, ends the program with status 1.
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "critical_ends.h"
@@ -35,6 +37,15 @@ static const struct task tasks[] = {
 enum { N_TASKS = sizeof tasks / sizeof tasks[0] };
 
 static struct end quiet, crowd, self; /* alone in its mailbox; with the idle ones; sending to itself */
+
+/* How often this process had to leave its core against its will. */
+static long times_lost(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_nivcsw;
+}
 
 static uint32_t often[FINE_NS];
 static uint64_t rare[N_RARE];
@@ -74,8 +85,9 @@ static void measure_trips(const struct task *task, struct end *end, uint64_t spa
 }
 
 /* As fast as it goes; the clock stops when the receiver has given back the last. */
-static void measure_flow(const struct task *task, struct end *end, uint64_t span_ns)
+static void measure_flow(const struct task *task, struct end *end, int socket, uint64_t span_ns)
 {
+    long lost = times_lost(), other_lost;
     struct ring_writer *ring = &end->out.sender.ring;
     struct head *head = (void *)sent;
     struct patience patience = {0};
@@ -94,13 +106,19 @@ static void measure_flow(const struct task *task, struct end *end, uint64_t span
     last_position = ring->position - RING_WORD_BYTES;
     while (!pair_is_delivered(&end->out, last_position))
         wait_on(&patience);
-    printf("{\"rate\": %.0f}\n", (double)(sequence - first) * 1e9 / (double)(now_ns() - from));
+    span_ns = now_ns() - from;
+    if (read(socket, &other_lost, sizeof other_lost) != sizeof other_lost)
+        fail("the other end is gone");
+    printf(
+        "{\"rate\": %.0f, \"lost\": %ld}\n", (double)(sequence - first) * 1e9 / (double)span_ns,
+        times_lost() - lost + other_lost);
 }
 
 /* Bursts into a ring that nobody reads meanwhile; it is emptied while the clock stands. */
 static void measure_enqueue(const struct task *task, uint64_t span_ns)
 {
     uint64_t from, n = 0, spent_ns = 0, until = now_ns() + span_ns;
+    long lost = times_lost();
     struct head *head = (void *)sent;
 
     sequence = 0;
@@ -120,7 +138,7 @@ static void measure_enqueue(const struct task *task, uint64_t span_ns)
             get_now(&self, task->way, got, task->size);
         mailbox_take(self.in);
     }
-    printf("{\"ns\": %.2f}\n", n ? (double)spent_ns / (double)n : 0);
+    printf("{\"ns\": %.2f, \"lost\": %ld}\n", n ? (double)spent_ns / (double)n : 0, times_lost() - lost);
 }
 
 /* Of blocks as large as the records, from memory that no cache holds into more of the kind. */
@@ -128,6 +146,7 @@ static void measure_memcpy(const struct task *task, uint64_t span_ns)
 {
     static uint8_t *from, *to;
     uint64_t started, ended, n = 0;
+    long lost;
 
     if (!from) {
         from = malloc(MEMCPY_BYTES);
@@ -137,6 +156,7 @@ static void measure_memcpy(const struct task *task, uint64_t span_ns)
         memset(from, 1, MEMCPY_BYTES);
         memset(to, 2, MEMCPY_BYTES);
     }
+    lost = times_lost();
     started = now_ns();
     do {
         for (uint64_t end = n + 64; n < end; n++) {
@@ -146,7 +166,7 @@ static void measure_memcpy(const struct task *task, uint64_t span_ns)
         }
         ended = now_ns();
     } while (ended - started < span_ns);
-    printf("{\"rate\": %.0f}\n", (double)n * 1e9 / (double)(ended - started));
+    printf("{\"rate\": %.0f, \"lost\": %ld}\n", (double)n * 1e9 / (double)(ended - started), times_lost() - lost);
 }
 
 static void pin(const char *core)
@@ -193,12 +213,20 @@ static int be_other_end(int socket)
     while (read(socket, &choice, sizeof choice) == sizeof choice) {
         const struct task *task = &tasks[choice];
 
+        struct end *end = task->crowded ? &crowd : &quiet;
+        long lost = times_lost();
+
         sequence = 0;
         check((int)write(socket, &byte, 1), "write");
-        if (task->way == FLOOR)
+        if (task->way == FLOOR) {
             echo_words();
-        else
-            (task->kind == FLOW ? drain : echo)(task, task->crowded ? &crowd : &quiet);
+        } else if (task->kind == TRIPS) {
+            echo(task, end);
+        } else {
+            drain(task, end);
+            lost = times_lost() - lost;
+            check((int)write(socket, &lost, sizeof lost), "write");
+        }
     }
     return 0;
 }
@@ -220,7 +248,7 @@ static void measure(const struct task *task, int socket, uint64_t span_ns)
     if (task->kind == TRIPS)
         measure_trips(task, end, span_ns);
     else if (task->kind == FLOW)
-        measure_flow(task, end, span_ns);
+        measure_flow(task, end, socket, span_ns);
     else if (task->kind == ENQUEUE)
         measure_enqueue(task, span_ns);
     else

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+import core
 import machine
 import process
 from sampler import Tally
@@ -43,9 +44,14 @@ class PythonEnds:
         return lambda: Tally(turn())
 
     def flow(self) -> Callable[[], float]:
-        """Turns of messages a second."""
+        """Turns of messages a second; NaN when a half lost its core to others in every attempt."""
         turn = self._turn("flow")
-        return lambda: float(turn())
+
+        def attempt() -> tuple[float, bool]:
+            rate, lost = turn()
+            return float(rate), bool(lost)
+
+        return lambda: core.undisturbed(attempt)
 
     def _turn(self, what: str) -> Callable[[], Any]:
         """As many messages as take about a chunk's time: each turn learns from the one before."""
