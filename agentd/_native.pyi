@@ -182,6 +182,10 @@ class Mailbox:
     ) -> Self: ...
     busy: int
     closed: int
+    n_taken: int
+    """How many records it has made."""
+    sampled: int
+    """How many durations `samples` would give."""
     spin_ns: int
 
     def add(self, incoming: Incoming, /) -> None:
@@ -212,6 +216,9 @@ class Mailbox:
 
     def disarm(self) -> None:
         """Awake again: what was rung is heard."""
+
+    def samples(self) -> list[int]:
+        """How many nanoseconds passed from writing to taking, of the first record and one in 64 since; 64 at most."""
 
     def sweep(self) -> None:
         """Let go of pairs whose sender is gone and that are empty; a wait does that by itself."""

@@ -283,6 +283,7 @@ static PyMethodDef mailbox_methods[] = {
     {"take", (PyCFunction)mailbox_take_record, METH_NOARGS, PyDoc_STR("The next record, or None.")},
     {"arm", (PyCFunction)mailbox_arm_all, METH_NOARGS, PyDoc_STR("Whether the caller may sleep on fileno().")},
     {"disarm", (PyCFunction)mailbox_disarm_all, METH_NOARGS, PyDoc_STR("Awake again.")},
+    {"samples", (PyCFunction)mailbox_samples, METH_NOARGS, PyDoc_STR("How long some records took, since last asked.")},
     {"sweep", (PyCFunction)mailbox_sweep_out, METH_NOARGS, PyDoc_STR("Let go of what is over.")},
     {"add_doorbell", (PyCFunction)mailbox_add_doorbell, METH_O, PyDoc_STR("An eventfd that senders ring.")},
     {"wake", (PyCFunction)mailbox_wake, METH_NOARGS, PyDoc_STR("Have who sleeps here look again.")},
@@ -296,6 +297,8 @@ static PyMethodDef mailbox_methods[] = {
 
 static PyMemberDef mailbox_members[] = {
     {"busy", T_INT, offsetof(struct mailbox_object, busy), READONLY, PyDoc_STR("Whether a thread waits here.")},
+    {"sampled", T_INT, offsetof(struct mailbox_object, sampled), READONLY, PyDoc_STR("How many samples there are.")},
+    {"n_taken", T_ULONGLONG, offsetof(struct mailbox_object, n_taken), READONLY, PyDoc_STR("How many records.")},
     {"closed", T_INT, offsetof(struct mailbox_object, closed), READONLY, PyDoc_STR("Whether it is closed.")},
     {"spin_ns", T_LONGLONG, offsetof(struct mailbox_object, spin_ns), 0,
      PyDoc_STR("How long it looks before it sleeps.")},

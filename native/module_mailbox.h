@@ -4,7 +4,7 @@
 
 #include "module.h"
 
-enum { MAILBOX_MAX_DOORBELLS = 16 };
+enum { MAILBOX_MAX_DOORBELLS = 16, MAILBOX_MAX_SAMPLES = 64 };
 
 struct mailbox_object {
     PyObject_HEAD struct mailbox mailbox;
@@ -21,7 +21,10 @@ struct mailbox_object {
     int n_doorbells;
     int busy; /* a thread is in receive() */
     int closed;
+    int sampled;
     long long spin_ns;
+    unsigned long long n_taken;
+    uint64_t samples[MAILBOX_MAX_SAMPLES]; /* how long some took, in nanoseconds */
 };
 
 /* False, with an exception set, where it is closed or a child's. */
@@ -44,5 +47,6 @@ PyObject *mailbox_receive_bytes(struct mailbox_object *self, PyObject *const *ar
 PyObject *mailbox_drain(struct mailbox_object *self, PyObject *n);
 PyObject *mailbox_drain_bytes(struct mailbox_object *self, PyObject *n);
 PyObject *mailbox_take_record(struct mailbox_object *self, PyObject *unused);
+PyObject *mailbox_samples(struct mailbox_object *self, PyObject *unused);
 
 #endif

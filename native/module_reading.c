@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 /* Scans with the GIL kept, before others may have it: a reply that comes at once is not worth a hand-over. */
-enum { PATIENT_SCANS = 400, SCANS_A_LOOK = 64 };
+enum { PATIENT_SCANS = 400, SCANS_A_LOOK = 64, SAMPLE_OF = 64 };
 
 static int64_t now_ns(clockid_t clock)
 {
@@ -14,6 +14,35 @@ static int64_t now_ns(clockid_t clock)
 
     clock_gettime(clock, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* How long some of them took, for those who ask: the first, and one of 64. */
+static void sample(struct mailbox_object *self, const struct record *record)
+{
+    int64_t took_ns;
+
+    if (self->n_taken++ % SAMPLE_OF)
+        return;
+    took_ns = now_ns(CLOCK_REALTIME) - (int64_t)record->header.sent_ns;
+    if (self->sampled < MAILBOX_MAX_SAMPLES)
+        self->samples[self->sampled++] = took_ns > 0 ? (uint64_t)took_ns : 0;
+}
+
+PyObject *mailbox_samples(struct mailbox_object *self, PyObject *Py_UNUSED(unused))
+{
+    PyObject *list = PyList_New(self->sampled);
+
+    for (Py_ssize_t i = 0; list && i < self->sampled; i++) {
+        PyObject *took = PyLong_FromUnsignedLongLong(self->samples[i]);
+
+        if (!took)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, took);
+    }
+    if (list)
+        self->sampled = 0;
+    return list;
 }
 
 /* A record, copied: a new reference; NULL without an exception for one that is of no more use. */
@@ -123,6 +152,7 @@ static PyObject *take_one(struct mailbox_object *self, copy_function copy)
         return NULL;
     taken = copy(self, incoming, &record, position);
     mailbox_take(&incoming->entry);
+    sample(self, &record);
     return taken;
 }
 
@@ -187,20 +217,19 @@ static int something_there(struct mailbox_object *self)
 /* Look for at most `spin_ns`, first with the GIL, then without. */
 static void spin(struct mailbox_object *self, int64_t until_ns)
 {
+    PyThreadState *state;
+
     for (int i = 0; i < PATIENT_SCANS; i++)
         if (something_there(self))
             return;
-    Py_BEGIN_ALLOW_THREADS do
-    {
-        for (int i = 0; i < SCANS_A_LOOK; i++)
-            if (something_there(self)) {
+    state = PyEval_SaveThread();
+
+    do {
+        for (int i = 0; i < SCANS_A_LOOK && until_ns != INT64_MIN; i++)
+            if (something_there(self))
                 until_ns = INT64_MIN;
-                break;
-            }
-    }
-    while (now_ns(CLOCK_MONOTONIC) < until_ns)
-        ;
-    Py_END_ALLOW_THREADS
+    } while (until_ns != INT64_MIN && now_ns(CLOCK_MONOTONIC) < until_ns);
+    PyEval_RestoreThread(state);
 }
 
 /* Sleep until a doorbell rings; 0, or -1 with an exception set. */
@@ -212,11 +241,12 @@ static int sleep_armed(struct mailbox_object *self, int64_t until_ns)
                      : left_ns <= 0            ? 0
                      : left_ns > 3600000000000 ? 3600000
                                                : (int)((left_ns + 999999) / 1000000);
-    int woken;
+    PyThreadState *state = PyEval_SaveThread();
+    int woken = epoll_wait(self->epoll_fd, &event, 1, timeout_ms), error = errno;
 
-    Py_BEGIN_ALLOW_THREADS woken = epoll_wait(self->epoll_fd, &event, 1, timeout_ms);
-    Py_END_ALLOW_THREADS if (woken < 0 && errno != EINTR)
-    {
+    PyEval_RestoreThread(state);
+    if (woken < 0 && error != EINTR) {
+        errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
@@ -337,6 +367,7 @@ static PyObject *drain(struct mailbox_object *self, PyObject *n, copy_function c
         }
         Py_DECREF(one);
         mailbox_take(&incoming->entry);
+        sample(self, &record);
     }
     return taken;
 failed:

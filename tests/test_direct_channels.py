@@ -253,6 +253,7 @@ async def test_on_critical_acks_what_returns_and_nacks_what_raises(daemon: Daemo
         assert threads == {"agentd-critical"}
         lane = next(lane for lane in (await me.status()).lanes if lane.lane is Priority.CRITICAL)
         assert lane.cores.startswith("builder: ")
+        assert lane.latency is not None and lane.latency.count >= 1 and 0 < lane.latency.p50_s < LONG
 
 
 def test_the_blocking_face_has_the_same(daemon: Daemon) -> None:

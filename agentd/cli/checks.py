@@ -205,7 +205,9 @@ def cores(patient: Patient) -> Iterator[Finding]:
             "cores", NOTICE, "One core: nobody can spin while somebody else works", "Direct lanes then sleep at once."
         )
     elif found.kind == "uniform":
-        yield Finding("cores", OK, f"{len(found.allowed)}, all alike ({found.source}): any will do for a pinned thread{realtime}")
+        yield Finding(
+            "cores", OK, f"{len(found.allowed)}, all alike ({found.source}): any will do for a pinned thread{realtime}"
+        )
     elif not found.performance:
         yield Finding(
             "cores",
@@ -214,7 +216,9 @@ def cores(patient: Patient) -> Iterator[Finding]:
             "Let the container or the service (AllowedCPUs=, taskset) use a fast core.",
         )
     else:
-        yield Finding("cores", OK, f"fast ones by {found.source}: {_list(found.performance)} of {_list(found.allowed)}{realtime}")
+        yield Finding(
+            "cores", OK, f"fast ones by {found.source}: {_list(found.performance)} of {_list(found.allowed)}{realtime}"
+        )
 
 
 def _list(cpus: tuple[int, ...]) -> str:

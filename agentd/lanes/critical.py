@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
+from agentd.hub.histogram import Histogram
 from agentd.hub.hub import Hub
 from agentd.hub.inbox import Inboxes
 from agentd.hub.receipts import Entry
@@ -30,6 +31,8 @@ class CriticalLane:
         self._closed = closed
         self.relays: dict[Session, Relay | None] = {}  # of those that read a ring; None: it is being made
         self.pinned: dict[Session, str] = {}  # where their threads run
+        self.latency = Histogram()  # from ring to ring, of some; as their receivers say
+        self.taken = 0
         self.look_again: Callable[[], None] = lambda: None  # something is out whose delivery nobody rings for
 
     @property
@@ -44,6 +47,12 @@ class CriticalLane:
             return self._closed
         pairs = [pair for pair in self._hub.pairs.by_number.values() if pair.lane is Priority.CRITICAL and pair.sender]
         return f"shared memory, {len(pairs)} pair{'' if len(pairs) == 1 else 's'}; the unattached are relayed"
+
+    def measured(self, taken: int, latencies_ns: list[int]) -> None:
+        """A receiver says what it took."""
+        self.taken += taken
+        for latency_ns in latencies_ns:
+            self.latency.record(latency_ns)
 
     def send(self, session: Session, verb: Send, now: float) -> None:
         """Relay one message."""

@@ -188,6 +188,8 @@ class Direct:
                     self._presented.take(session, packet, fds[0])
             case grants.Pinned(cores=cores, about=about):
                 self._lane.pinned[session] = f"{cores} ({about})" if about else cores
+            case grants.Measured(taken=taken, latencies_ns=latencies_ns):
+                self._lane.measured(taken, latencies_ns)
             case grants.Idle(reads=reads):
                 self._reads(session, reads)
         self._server.flush(self._server.now())

@@ -80,6 +80,14 @@ class Idle(Struct, array_like=True, tag=6):
     reads: bool
 
 
+class Measured(Struct, array_like=True, tag=7):
+    """How many records of a lane were taken since this was last said, and of some of them how long they took."""
+
+    lane: int
+    taken: Number
+    latencies_ns: Annotated[list[Number], Meta(max_length=64)]
+
+
 # Daemon to client.
 
 
@@ -133,7 +141,7 @@ class Paused(Struct, array_like=True, tag=24):
     on: bool
 
 
-ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle
+ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle | Measured
 DaemonPacket = Attached | Granted | Offered | Refused | Paused | Closed
 
 encode: Final = Encoder().encode

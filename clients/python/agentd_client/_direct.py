@@ -168,7 +168,11 @@ class Direct(Introductions):
 
     def may_sleep(self) -> bool:
         """Whether there is no mail here, and a doorbell will ring when there is."""
-        return self.reader is not None or self.mailbox.arm()
+        if self.reader is not None:
+            return True
+        if self.mailbox.sampled:
+            self.tell_measured()
+        return self.mailbox.arm()
 
     def _rung(self) -> None:
         if self.reader is None:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd import _native
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
 
 _CRITICAL: Final = Priority.CRITICAL
+#: How often agentd is told what was taken, while something is.
+_MEASURED_S: Final = 1.0
 
 
 class Introductions:
@@ -45,6 +48,8 @@ class Introductions:
         self.spin_ns = 50_000
         self.welcomed = threading.Event()  # agentd has told what a reader should know
         self.pinned: grants.Pinned | None = None
+        self._told_at = 0.0  # when agentd was last told what the mailbox took
+        self._told_taken = 0
         self.watcher = Watcher(self)
 
     # In the face's thread.
@@ -78,6 +83,16 @@ class Introductions:
                 pass
         for channel in list(self._outgoing.values()):
             channel.look()
+
+    def tell_measured(self) -> None:
+        """How long messages took, once a second at most; called where something was taken."""
+        now = monotonic()
+        if now - self._told_at < _MEASURED_S:
+            return
+        self._told_at = now
+        taken = self.mailbox.n_taken
+        self.watcher.say(grants.Measured(grants.CRITICAL, taken - self._told_taken, self.mailbox.samples()))
+        self._told_taken = taken
 
     # In the watcher's thread.
 

@@ -91,6 +91,7 @@ class Receiver:
     def close(self) -> None:
         """Give the lane back to inbox()."""
         if self._direct.reader is self:
+            self._direct.tell_measured()
             self._direct.mailbox.interrupt()
             self._direct.vacate(self)
 
@@ -117,6 +118,7 @@ class Handler:
         direct.pinned = grants.Pinned(grants.CRITICAL, cores, about)
         direct.watcher.say(direct.pinned)
         receive = self._receiver.receive
+        mailbox = direct.mailbox
         handle = self._handle
         while not self._over:
             message = receive()
@@ -129,6 +131,8 @@ class Handler:
                 message.finish(records.DIED, failure(error))
             else:
                 message.finish(records.ACKED)
+            if mailbox.sampled:
+                direct.tell_measured()
 
     def _settle_down(self) -> tuple[str, str]:
         """Onto one of the fast cores that we may use, the last: the first has the interrupts, often."""
