@@ -194,9 +194,14 @@ int mailbox_arm_or_find(struct mailbox_object *self)
     const uint8_t *bytes;
     uint32_t size;
 
-    if (mailbox_apply_changes(self) < 0 || mailbox_sweep(self) < 0)
+    if (mailbox_apply_changes(self) < 0)
         return -1;
     mailbox_arm(&self->mailbox);
+    /* After that: a sender that leaves before it finds nobody armed, and rings no more. */
+    if (mailbox_sweep(self) < 0) {
+        mailbox_disarm(&self->mailbox);
+        return -1;
+    }
     if (mailbox_peek(&self->mailbox, &entry, &bytes, &size) == 0 && !self->changed)
         return 1;
     mailbox_disarm(&self->mailbox);

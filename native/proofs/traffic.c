@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { VERDICT_BYTES = 24, ASKED = 16, PATIENCE_MS = 60000, LOOKS = 200 };
+enum { VERDICT_BYTES = 24, ASKED = 16, PATIENCE_MS = 20000, LOOKS = 200 };
 
 /* One end, and how it sleeps and wakes the other. */
 struct end {
@@ -287,17 +287,19 @@ void traffic_run(struct traffic *traffic, traffic_disturber *disturb)
     ends[0] = start(traffic, PAIR_SENDER, fd, bells);
     ends[1] = start(traffic, PAIR_RECEIVER, fd, bells);
     while (n_left > 0) {
-        for (unsigned i = 0; i < 2; i++) {
-            int status;
+        int status;
+        pid_t ended = waitpid(-1, &status, disturb ? WNOHANG : 0);
 
-            if (ends[i] && waitpid(ends[i], &status, disturb ? WNOHANG : 0) == ends[i]) {
-                CHECK(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS);
-                ends[i] = 0;
-                n_left--;
-            }
-        }
-        if (n_left > 0 && disturb && atomic_load(&traffic->n_begun) == 2)
+        CHECK(ended >= 0);
+        if (ended > 0) {
+            CHECK(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS);
+            ends[ended == ends[1]] = 0;
+            n_left--;
+        } else if (atomic_load(&traffic->n_begun) == 2) {
             disturb(traffic, ends, fd);
+        } else {
+            sched_yield();
+        }
     }
     close(bells[0]);
     close(bells[1]);
