@@ -44,7 +44,7 @@ async def watcher(ready: asyncio.Event, seen: asyncio.Queue[Message]) -> None:
 
 async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event) -> list[tuple[str, str | Receipt]]:
     """Orders, asks, and leaves mail for somebody who is not there; what it did, and under which id."""
-    story = []
+    story: list[tuple[str, str | Receipt]] = []
 
     receipt = await me.send("builder", {"pr": 7}, wait="acked")
     story.append(("planner sends builder an order, and waits until it is acked", str(receipt.id)))

@@ -35,6 +35,7 @@ def well(tmp_path: Path) -> Patient:
         io_uring_switch="0",
         missing=(),
         topology=Topology((0, 1), (0, 1), (0, 1), "uniform", "test"),
+        realtime=True,
         clock_source="tsc",
         disks={str(state): Disk(10 * GIB, 20 * GIB, 1_000_000, False)},
     )
