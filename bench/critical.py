@@ -208,7 +208,7 @@ def judge_core(result: report.Report, results: Results) -> None:
         result.at_most(f"p99.9, {name}, of its median, near", 2, results.p999.of(name, NEAR), "×", no_near)
     if bare := results.p999.of("cache line", NEAR):
         result.notes.append(f"p99.9 of the bare cache line, of its median, near: {median(bare):.2g} ×")
-    result.at_most("63 idle pairs beside it, of none", 1.1, p50_ns.ratios(SMALL_BYTES, "crowded", "record"), "×")
+    result.at_most("63 idle pairs beside it, of none", 1.1, of_floor.ratios(SMALL_BYTES, "crowded", "record"), "×")
     for name in ("enqueue", "enqueue-record"):
         result.at_most(f"{name}, with its fence", 15, values.of(name), "ns")
     for name, bound in (("batched", 0.8), ("single", 0.25)):
