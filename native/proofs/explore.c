@@ -2,8 +2,12 @@
  */
 #include "machine.h"
 
-#include <sanitizer/asan_interface.h>
 #include <stdlib.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(memory, bytes) ((void)0)
+#endif
 
 enum { MAX_STEPS = 400, STACK_BYTES = 128 << 10 };
 

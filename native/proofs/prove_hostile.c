@@ -164,6 +164,17 @@ static void *run_receiver(void *argument)
     return NULL;
 }
 
+/* Wherever the next record begins in the last part of the ring, it would lead out of it. */
+static void lead_out(uint8_t *memory, uint64_t bytes)
+{
+    for (uint64_t left = shape.ring_capacity / RING_LARGEST_PART; left > 0; left -= 8) {
+        uint64_t word = ring_word((uint32_t)left, RING_RECORD);
+
+        *(volatile uint64_t *)(void *)(memory + bytes - left) = word;
+        n_scribbles++;
+    }
+}
+
 /* Where it writes, and what: mostly what might pass. */
 static void scribble(uint8_t *memory, uint64_t bytes, uint64_t *random)
 {
@@ -206,7 +217,10 @@ static void *run_scribbler(void *argument)
     do {
         for (volatile uint64_t left = pause; left > 0 && !is_over; left--)
             ;
-        scribble(memory, bytes, &random);
+        if (draw(&random, 64) == 0)
+            lead_out(memory, bytes);
+        else
+            scribble(memory, bytes, &random);
     } while (!is_over);
     munmap(memory, bytes);
     return NULL;
