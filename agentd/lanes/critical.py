@@ -33,6 +33,7 @@ class CriticalLane:
         self.pinned: dict[Session, str] = {}  # where their threads run
         self.latency = Histogram()  # from ring to ring, of some; as their receivers say
         self.taken = 0
+        self.invite: Callable[[Session], bool] = lambda session: False  # ask it to attach; whether it may still do so
         self.look_again: Callable[[], None] = lambda: None  # something is out whose delivery nobody rings for
 
     @property
@@ -83,7 +84,7 @@ class CriticalLane:
         """Into whose ring; None where the agent has none and is told on its socket."""
         attached = [taker for taker in entry.agent.takers if taker in self.relays]
         ready = [relay for taker in attached if (relay := self.relays[taker]) is not None]
-        if attached and not ready:
+        if not ready and (attached or any(taker.can_attach and self.invite(taker) for taker in entry.agent.takers)):
             raise Backpressure(f"{entry.agent.name} is just being attached", "Send again.", retry_after=_RETRY_S)
         if not ready:
             return None

@@ -82,6 +82,7 @@ class Direct:
         self._huge_pages = self.limits.huge_pages
         self._my_process = -1
         lane.look_again = self._relayed
+        lane.invite = self._invite_for_relay
 
     def open(self) -> None:
         """The loop runs."""
@@ -234,15 +235,26 @@ class Direct:
         self._invite(able[0], session, packet)
 
     def _invite(self, receiver: ServedSession, sender: ServedSession, packet: grants.Open) -> None:
-        waiting = self._waiting.setdefault(receiver, [])
+        self._invite_for_relay(receiver)
+        waiting = self._waiting[receiver]
         if len(waiting) >= _MAX_WAITING:
             raise LimitReached(f"{len(waiting)} wait for {receiver.name} to attach", "Try again in a moment.")
         waiting.append((sender, packet))
-        if len(waiting) == 1:
-            receiver.push(Invitation(Priority.CRITICAL))
-            self._server.loop.call_later(_INVITED_S, self._not_come, receiver)
+
+    def _invite_for_relay(self, session: Any) -> bool:
+        """Somebody without shared memory has something for it. Whether it is worth waiting for it to attach."""
+        end = self._ends.get(session)
+        if end is not None and end.reads:
+            return False  # it is attached, and there was no memory for a relay
+        if session not in self._waiting:
+            self._waiting[session] = []
+            session.push(Invitation(Priority.CRITICAL))
+            self._server.loop.call_later(_INVITED_S, self._not_come, session)
+        return True
 
     def _not_come(self, receiver: ServedSession) -> None:
+        if receiver in self._waiting:
+            receiver.can_attach = False
         self._refuse_waiting(receiver, f"it has not attached within {_INVITED_S:g} s")
 
     def _refuse_waiting(self, receiver: ServedSession, why: str) -> None:
@@ -357,6 +369,7 @@ class Direct:
         session: Any = pair.receiver
         end = self._ends.get(session)
         if error or end is None or session not in self._lane.relays:
+            session.can_attach = session.can_attach and not error
             self._lane.relays.pop(session, None)
             self._hub.pairs.close(pair.number)
             return
@@ -427,6 +440,7 @@ class Direct:
             "waiting": sum(map(len, self._waiting.values())),
             "offered": len(self._offered),
             "relayed": sum(len(relay.out) for relay in self._lane.relays.values() if relay is not None),
+            "relays": sum(relay is not None for relay in self._lane.relays.values()),
             "presented": len(self._presented.by_number),
         }
 

@@ -106,6 +106,8 @@ class Measures:
             "server": self._server.statistics(),
             "crowding": self._server.crowding.statistics(),
         }
+        if self._server.direct is not None:
+            view.registries["direct"] = self._server.direct.statistics()
         if agents:
             view.agents = views.flows(hub, now, self._server.config.stats.max_agents)
         return view
