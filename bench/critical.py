@@ -66,6 +66,7 @@ class Results:
 
     def __init__(self, result: report.Report, floor: core.Core) -> None:
         self._result = result
+        self.smoke = result.smoke
         self._floor = floor
         self._dropped = self._total = self._disturbed = 0
         self._tallies: dict[tuple[str, str], Tally] = {}
@@ -83,8 +84,8 @@ class Results:
         for name, done in chunks.alternate(turns, count, self._floor).items():
             self._total += len(done)
             for chunk in done:
-                if self._result.smoke or chunk.kept:
-                    regime = "any" if self._result.smoke else chunk.before.regime
+                if self.smoke or chunk.kept:
+                    regime = "any" if self.smoke else chunk.before.regime
                     kept.setdefault((name, regime), []).append(chunk)
                 else:
                     self._dropped += 1
@@ -156,7 +157,7 @@ def measure_core(c: core.Core, results: Results, run: int, span_ms: int, count: 
     """One run in C."""
     results.trips(run, {name: c.trips(what, span_ms) for name, what in TRIPS.items()}, count, "floor")
     flow_ms = min(span_ms, FLOW_MS)
-    results.rates(run, {name: c.value(name, flow_ms) for name in VALUES if "/" not in name}, count)
+    results.rates(run, {name: c.value(name, flow_ms, results.smoke) for name in VALUES if "/" not in name}, count)
 
 
 def measure_python(names: list[str], results: Results, run: int, home: Path, span_ms: int, count: int) -> None:
@@ -168,7 +169,7 @@ def measure_python(names: list[str], results: Results, run: int, home: Path, spa
             undo.callback(ends[name].close)
         results.trips(run, {name: end.trips() for name, end in ends.items()}, count, "floor beside Python")
         if "agentd/bytes" in ends:
-            results.rates(run, {"agentd/bytes": ends["agentd/bytes"].flow()}, count)
+            results.rates(run, {"agentd/bytes": ends["agentd/bytes"].flow(results.smoke)}, count)
 
 
 def measure(chosen: argparse.Namespace, home: Path) -> report.Report:

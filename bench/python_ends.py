@@ -43,7 +43,7 @@ class PythonEnds:
         turn = self._turn("trips")
         return lambda: Tally(turn())
 
-    def flow(self) -> Callable[[], float]:
+    def flow(self, smoke: bool) -> Callable[[], float]:
         """Turns of messages a second; NaN when a half lost its core to others in every attempt."""
         turn = self._turn("flow")
 
@@ -51,7 +51,7 @@ class PythonEnds:
             rate, lost = turn()
             return float(rate), bool(lost)
 
-        return lambda: core.undisturbed(attempt)
+        return lambda: core.undisturbed(attempt, smoke)
 
     def _turn(self, what: str) -> Callable[[], Any]:
         """As many messages as take about a chunk's time: each turn learns from the one before."""
