@@ -12,6 +12,9 @@ from agentd.wire.messages import Priority
 
 #: A number is part of the ids of the pair's messages, which have this much room for it (native/record.h).
 _NUMBERS: Final = 1 << 23
+#: One second's start is so far from the next one's, the golden section of them all: a daemon that follows another one
+#: soon does not give numbers that pairs of that one still have.
+_STRIDE: Final = 5_184_443
 
 
 class Pair:
@@ -37,7 +40,7 @@ class Pairs:
 
     def __init__(self, limits: DirectLimits, first: int) -> None:
         self._limits = limits
-        self._next = first % _NUMBERS
+        self._next = first * _STRIDE % _NUMBERS
         self.by_number: dict[int, Pair] = {}
         self.bytes = 0
 
