@@ -1,5 +1,6 @@
-"""Do the domain's tests see what they are for? Each mutant breaks the hub in one place, in a copy; the tests named with
-it must fail there, and pass where nothing is broken."""
+"""Do the tests see what they are for? Each mutant breaks the hub, or the control of the direct lanes, in one place, in
+a copy; the test named with it must fail there, and pass where nothing is broken. The rings have mutants of their own
+(native/proofs)."""
 
 from __future__ import annotations
 
@@ -32,6 +33,9 @@ class Mutant(NamedTuple):
 
 INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
 RATES = "rates.py"
+#: Others than the hub's are named from the package on.
+DIRECT, PRESENTED, RELAY = "agentd/server/direct.py", "agentd/server/presented.py", "agentd/lanes/relay.py"
+PAIRS, INTRODUCTIONS = "agentd_client/_pairs.py", "agentd_client/_introductions.py"
 
 MUTANTS = [
     Mutant(
@@ -294,6 +298,76 @@ MUTANTS = [
         "",
         "test_deadlines.py::test_a_cancelled_one_is_not_done_and_wakes_nobody",
     ),
+    Mutant(
+        "a token is good from any process",
+        DIRECT,
+        " or session.pid != pid or",
+        " or",
+        "test_direct_grants.py::test_another_process_can_not_use_a_token",
+    ),
+    Mutant(
+        "a token is good again",
+        DIRECT,
+        "self._tokens.pop(token, (None, 0.0))",
+        "self._tokens.get(token, (None, 0.0))",
+        "test_direct_grants.py::test_a_token_is_good_once",
+    ),
+    Mutant(
+        "any memory is believed",
+        PRESENTED,
+        "if sender.memory != receiver.memory:",
+        "if False:",
+        "test_direct_grants.py::test_a_pair_that_the_ends_present_differently_is_refused_to_both",
+    ),
+    Mutant(
+        "unsealed memory is believed",
+        PRESENTED,
+        "& _SEALS != _SEALS:",
+        "& 0 != 0:",
+        "test_direct_grants.py::test_unsealed_memory_is_no_pair",
+    ),
+    Mutant(
+        "one end alone keeps its pair",
+        PRESENTED,
+        "            del self.by_number[number]\n",
+        "            return\n",
+        "test_direct_truth.py::test_a_pair_that_only_one_end_presents_is_closed",
+    ),
+    Mutant(
+        "what a dead receiver never had is unknown",
+        PAIRS,
+        "            if self.is_delivered(position):\n",
+        "            if True:\n",
+        "test_direct_truth.py::test_a_killed_receivers_unread_are_dead_and_its_unacked_unknown",
+    ),
+    Mutant(
+        "what a dead receiver had is dead",
+        RELAY,
+        "            if entry.state is DELIVERED:\n",
+        "            if False:\n",
+        "test_direct_relay.py::test_a_killed_receivers_relayed_messages_are_dead_or_unknown",
+    ),
+    Mutant(
+        "a dead sender's pair stays",
+        INTRODUCTIONS,
+        "        incoming.end()\n",
+        "        pass\n",
+        "test_direct_truth.py::test_what_a_killed_sender_wrote_is_read",
+    ),
+    Mutant(
+        "critical messages wait for their turn",
+        INBOX,
+        "            urgent.to_front(agent, entry)\n",
+        "            pass\n",
+        "test_conformance_critical.py::test_it_comes_before_what_waits",
+    ),
+    Mutant(
+        "asked for more verdicts than there is room for",
+        PAIRS,
+        "// (2 * records.VERDICT_BYTES)",
+        "// 1",
+        "test_direct_channels.py::test_sends_that_ask_are_bounded_by_the_room_for_verdicts",
+    ),
 ]
 
 
@@ -309,7 +383,7 @@ def run(place: Path, *tests: str) -> subprocess.CompletedProcess[str]:
         env={
             **os.environ,
             "MUTANT": "1",
-            "PYTHONPATH": os.pathsep.join([str(place), str(ROOT / "clients" / "python")]),
+            "PYTHONPATH": str(place),
         },
         capture_output=True,
         text=True,
@@ -321,6 +395,11 @@ def run(place: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 def place(tmp_path: Path) -> Path:
     """A copy of agentd, with the extension that is in use."""
     shutil.copytree(ROOT / "agentd", tmp_path / "agentd", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    shutil.copytree(
+        ROOT / "clients" / "python" / "agentd_client",
+        tmp_path / "agentd_client",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     shutil.copy(_native.__file__, tmp_path / "agentd")
     return tmp_path
 
@@ -332,7 +411,7 @@ def test_nothing_fails_where_nothing_is_broken(place: Path) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_mutant_is_noticed(place: Path, mutant: Mutant) -> None:
-    file = place / "agentd" / "hub" / mutant.file
+    file = place / (mutant.file if "/" in mutant.file else f"agentd/hub/{mutant.file}")
     source = file.read_text()
     assert source.count(mutant.old) == 1, f"{mutant.file} has changed: find the place of {mutant.name!r} again"
     file.write_text(source.replace(mutant.old, mutant.new))
