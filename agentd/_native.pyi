@@ -242,4 +242,5 @@ class Mailbox:
         """Every pair in it."""
 
     def close(self) -> None:
-        """Let go of everything. RuntimeError while a thread waits here."""
+        """Let go of everything. A thread that waits here comes back with None, and does that on its way out: until
+        `busy` is 0 no Incoming may be closed. Who comes after that gets ValueError."""

@@ -48,10 +48,45 @@ failed:
 int mailbox_is_open(struct mailbox_object *self)
 {
     if (self->closed) {
-        PyErr_SetString(PyExc_ValueError, "This mailbox is closed");
+        PyErr_SetString(PyExc_ValueError, "It is closed: the client has left");
         return 0;
     }
     return check_own(self->forks);
+}
+
+int mailbox_enter(struct mailbox_object *self)
+{
+    if (!mailbox_is_open(self))
+        return 0;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "Another thread waits here already");
+        return 0;
+    }
+    self->busy = 1;
+    Py_INCREF(self);
+    return 1;
+}
+
+static void let_go(struct mailbox_object *self)
+{
+    while (self->mailbox.n_entries > 0)
+        mailbox_take_out(self, incoming_of(self->mailbox.entries[0]), 0);
+    for (int i = 0; i < self->n_doorbells; i++)
+        close(self->doorbells[i]);
+    self->n_doorbells = 0;
+    if (self->epoll_fd >= 0)
+        close(self->epoll_fd);
+    if (self->wake_fd >= 0)
+        close(self->wake_fd);
+    self->epoll_fd = self->wake_fd = -1;
+}
+
+void mailbox_leave(struct mailbox_object *self)
+{
+    if (self->closed)
+        let_go(self);
+    self->busy = 0;
+    Py_DECREF(self);
 }
 
 /* The object behind an entry leaves the list: whoever had it in there gives up the reference. */
@@ -133,8 +168,12 @@ static PyObject *mailbox_remove_incoming(struct mailbox_object *self, PyObject *
 
 static PyObject *mailbox_arm_all(struct mailbox_object *self, PyObject *Py_UNUSED(unused))
 {
-    int empty = mailbox_is_open(self) ? mailbox_arm_or_find(self) : -1;
+    int empty;
 
+    if (!mailbox_enter(self))
+        return NULL;
+    empty = mailbox_arm_or_find(self);
+    mailbox_leave(self);
     return empty < 0 ? NULL : PyBool_FromLong(empty);
 }
 
@@ -148,11 +187,17 @@ static PyObject *mailbox_disarm_all(struct mailbox_object *self, PyObject *Py_UN
 
 static PyObject *mailbox_sweep_out(struct mailbox_object *self, PyObject *Py_UNUSED(unused))
 {
+    int error;
+
     if (!mailbox_is_open(self))
         return NULL;
-    if (!self->busy && (mailbox_apply_changes(self) < 0 || mailbox_sweep(self) < 0))
+    if (self->busy) /* its reader does */
+        Py_RETURN_NONE;
+    if (!mailbox_enter(self))
         return NULL;
-    Py_RETURN_NONE;
+    error = mailbox_apply_changes(self) < 0 || mailbox_sweep(self) < 0;
+    mailbox_leave(self);
+    return error ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *mailbox_add_doorbell(struct mailbox_object *self, PyObject *fd)
@@ -229,21 +274,12 @@ static int mailbox_clear(struct mailbox_object *self)
 
 static PyObject *mailbox_close(struct mailbox_object *self, PyObject *Py_UNUSED(unused))
 {
-    if (self->busy)
-        return PyErr_Format(PyExc_RuntimeError, "A thread waits here: wake it first");
     if (self->closed)
         Py_RETURN_NONE;
     self->closed = 1;
-    while (self->mailbox.n_entries > 0)
-        mailbox_take_out(self, incoming_of(self->mailbox.entries[0]), 0);
-    for (int i = 0; i < self->n_doorbells; i++)
-        close(self->doorbells[i]);
-    self->n_doorbells = 0;
-    if (self->epoll_fd >= 0)
-        close(self->epoll_fd);
-    if (self->wake_fd >= 0)
-        close(self->wake_fd);
-    self->epoll_fd = self->wake_fd = -1;
+    if (self->busy)
+        return mailbox_interrupt(self, NULL);
+    let_go(self);
     Py_RETURN_NONE;
 }
 
@@ -296,7 +332,7 @@ static PyMethodDef mailbox_methods[] = {
 };
 
 static PyMemberDef mailbox_members[] = {
-    {"busy", T_INT, offsetof(struct mailbox_object, busy), READONLY, PyDoc_STR("Whether a thread waits here.")},
+    {"busy", T_INT, offsetof(struct mailbox_object, busy), READONLY, PyDoc_STR("Whether a thread reads here.")},
     {"sampled", T_INT, offsetof(struct mailbox_object, sampled), READONLY, PyDoc_STR("How many samples there are.")},
     {"n_taken", T_ULONGLONG, offsetof(struct mailbox_object, n_taken), READONLY, PyDoc_STR("How many records.")},
     {"closed", T_INT, offsetof(struct mailbox_object, closed), READONLY, PyDoc_STR("Whether it is closed.")},

@@ -19,8 +19,8 @@ struct mailbox_object {
     int wake_fd;
     int doorbells[MAILBOX_MAX_DOORBELLS];
     int n_doorbells;
-    int busy; /* a thread is in receive() */
-    int closed;
+    int busy;   /* a thread reads it: nobody else may touch the list, nor unmap what is in it */
+    int closed; /* its reader, if it has one, lets go of everything on its way out */
     int sampled;
     long long spin_ns;
     unsigned long long n_taken;
@@ -29,6 +29,10 @@ struct mailbox_object {
 
 /* False, with an exception set, where it is closed or a child's. */
 int mailbox_is_open(struct mailbox_object *self);
+
+/* The caller reads it from here to there. False, with an exception set, where it can't. */
+int mailbox_enter(struct mailbox_object *self);
+void mailbox_leave(struct mailbox_object *self);
 
 /* Take a pair out of the list, and perhaps tell `finished`; what other threads changed meanwhile. 0, or -1. */
 int mailbox_take_out(struct mailbox_object *self, struct incoming *incoming, int tell);

@@ -261,10 +261,13 @@ static int sleep_armed(struct mailbox_object *self, int64_t until_ns)
 static PyObject *wait_for_one(struct mailbox_object *self, copy_function copy, int64_t until_ns)
 {
     for (;;) {
-        PyObject *taken = take_one(self, copy);
+        PyObject *taken;
         int64_t spin_until_ns;
         int empty;
 
+        if (self->closed)
+            Py_RETURN_NONE;
+        taken = take_one(self, copy);
         if (taken || PyErr_Occurred())
             return taken;
         if (self->spin_ns) {
@@ -316,18 +319,13 @@ receive(struct mailbox_object *self, PyObject *const *args, Py_ssize_t n_args, P
     PyObject *taken = NULL;
     int64_t until_ns;
 
-    if (parse_timeout(args, n_args, names, &until_ns) < 0 || !mailbox_is_open(self))
+    if (parse_timeout(args, n_args, names, &until_ns) < 0 || !mailbox_enter(self))
         return NULL;
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "Another thread waits here already");
-        return NULL;
-    }
-    self->busy = 1;
-    Py_INCREF(self);
+    /* Who was interrupted a moment too late had something to take; it was not meant for this one. */
+    atomic_store_explicit(&self->interrupted, 0, memory_order_relaxed);
     if (mailbox_apply_changes(self) == 0)
         taken = wait_for_one(self, copy, until_ns);
-    self->busy = 0;
-    Py_DECREF(self);
+    mailbox_leave(self);
     return taken;
 }
 
@@ -347,10 +345,8 @@ static PyObject *drain(struct mailbox_object *self, PyObject *n, copy_function c
     Py_ssize_t limit = PyLong_AsSsize_t(n);
     PyObject *taken;
 
-    if ((limit == -1 && PyErr_Occurred()) || !mailbox_is_open(self))
+    if ((limit == -1 && PyErr_Occurred()) || !mailbox_enter(self))
         return NULL;
-    if (self->busy)
-        return PyErr_Format(PyExc_RuntimeError, "Another thread waits here already");
     taken = PyList_New(0);
     if (!taken || mailbox_apply_changes(self) < 0)
         goto failed;
@@ -374,8 +370,10 @@ static PyObject *drain(struct mailbox_object *self, PyObject *n, copy_function c
         mailbox_take(&incoming->entry);
         sample(self, &record);
     }
+    mailbox_leave(self);
     return taken;
 failed:
+    mailbox_leave(self);
     Py_XDECREF(taken);
     return NULL;
 }
@@ -394,10 +392,9 @@ PyObject *mailbox_take_record(struct mailbox_object *self, PyObject *Py_UNUSED(u
 {
     PyObject *taken;
 
-    if (!mailbox_is_open(self))
+    if (!mailbox_enter(self))
         return NULL;
-    if (self->busy)
-        return PyErr_Format(PyExc_RuntimeError, "Another thread waits here already");
     taken = mailbox_apply_changes(self) < 0 ? NULL : take_one(self, copy_record);
+    mailbox_leave(self);
     return taken || PyErr_Occurred() ? taken : Py_NewRef(Py_None);
 }

@@ -10,7 +10,7 @@ The watcher hands over what the face must do (`_news`, a bell that the face's lo
 from __future__ import annotations
 
 import os
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import grants
@@ -39,6 +39,8 @@ _MAX_CACHED: Final = 128
 _RELAYED_S: Final = 5.0
 #: How many critical messages inbox() hands out before it looks for others.
 _IN_A_ROW: Final = 16
+#: How long a reader's thread may take to come out of the mailbox.
+_OUT_S: Final = 5.0
 
 
 class Direct(Introductions):
@@ -89,7 +91,11 @@ class Direct(Introductions):
 
     def invited(self) -> None:
         """Somebody wants to send here."""
-        if self._pending or (self.attached.settled and self.attached.error is None and self.watcher.say(self._idle())):
+        if (
+            self._closed
+            or self._pending
+            or (self.attached.settled and self.attached.error is None and self.watcher.say(self._idle()))
+        ):
             return
         self.attached = Call(0)
         self.renew()
@@ -155,7 +161,7 @@ class Direct(Introductions):
     def take(self, conversation: Conversation[Any, Any]) -> DirectRecord | None:
         """The next message for inbox() or receive(), if they have the lane. Now and then one of another lane comes
         first, where there is one."""
-        if self.reader is not None:
+        if self.reader is not None or self._closed:
             return None
         self._in_a_row += 1
         if self._in_a_row > _IN_A_ROW:
@@ -168,7 +174,7 @@ class Direct(Introductions):
 
     def may_sleep(self) -> bool:
         """Whether there is no mail here, and a doorbell will ring when there is."""
-        if self.reader is not None:
+        if self.reader is not None or self._closed:
             return True
         if self.mailbox.sampled:
             self.tell_measured()
@@ -185,8 +191,11 @@ class Direct(Introductions):
         if self.reader is not None:
             raise LaneBusy("Another receiver of this client reads the critical lane", "Close that one first.")
         self.reader = reader
-        fd = self.mailbox.fileno()
-        self._conversation.io.soon(lambda: self._conversation.io.unwatch(fd))
+        self._conversation.io.soon(self._give_it_away)
+
+    def _give_it_away(self) -> None:
+        if self.reader is not None and not self._closed:
+            self._conversation.io.unwatch(self.mailbox.fileno())
 
     def vacate(self, reader: object) -> None:
         """inbox() has it again."""
@@ -222,26 +231,41 @@ class Direct(Introductions):
         self._channels.clear()
         reader = self.reader
         if reader is not None:
-            reader.close()  # type: ignore[attr-defined]
+            reader.stop()  # type: ignore[attr-defined]
         self._closed = True
         self.welcomed.set()
-        for incoming in list(self._incoming.values()):
-            self.mailbox.remove(incoming)
-            self.watcher.say(grants.Closed(incoming.number, "the receiver has left"))
-        self.watcher.close()
         io = self._conversation.io
         io.unwatch(self._bell)
-        if self.reader is None:
-            io.unwatch(self.mailbox.fileno())
+        io.unwatch(self.mailbox.fileno())
+        self.mailbox.close()
+        if leave_alone(self.mailbox):
+            self.watcher.soon(self._leave_all)
+        self.watcher.close()
+        if not self.mailbox.busy:
+            self._leave_all()
         for bell in self._verdict_bells:
             io.unwatch(bell)
             os.close(bell)
-        for incoming in self._incoming.values():
-            incoming.release()
-        self._incoming.clear()
-        self.mailbox.close()
         os.close(self._bell)
         absent = Absent("This client has left")
         for call in self._opening.values():
             call.error = absent
             call.settle()
+
+    def _leave_all(self) -> None:
+        """Nobody reads any more. Who sends here is told after he can see that."""
+        for number in list(self._incoming):
+            self._incoming.pop(number).release()
+            self.watcher.say(grants.Closed(number, "the receiver has left"))
+
+
+def leave_alone(mailbox: Any) -> bool:
+    """Have the thread that reads there, if there is one, come out: at once, but for the interpreter's turn. Then nobody
+    is in there. False where it is held up in there, as only a debugger could."""
+    until = monotonic() + _OUT_S
+    while mailbox.busy:
+        if monotonic() >= until:
+            return False
+        mailbox.interrupt()
+        sleep(0.0002)
+    return True

@@ -187,6 +187,9 @@ class Introductions:
         call.settle()
 
     def _offered(self, packet: grants.Offered, fds: list[int]) -> None:
+        if self._closed:
+            self.watcher.say(grants.Mapped(packet.number, "it has just left"))
+            return
         memory, bell, *process = fds
         try:
             incoming = Incoming(memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, bell)
@@ -205,8 +208,12 @@ class Introductions:
         with suppress(OSError):
             incoming.lock()
         self._incoming[packet.number] = incoming
-        self.mailbox.add(incoming)
         self.watcher.watch(incoming.process_fd, incoming)
+        try:
+            self.mailbox.add(incoming)
+        except ValueError:  # closed since we looked
+            self.watcher.say(grants.Mapped(packet.number, "it has just left"))
+            return
         self.watcher.say(grants.Mapped(packet.number))
 
     def _ended(self, number: int, why: str) -> None:
@@ -261,10 +268,9 @@ class Introductions:
         """Its sender is gone and it is empty, or it is no ring any more."""
 
         def let_go() -> None:
-            self.watcher.unwatch(incoming.process_fd)
+            incoming.release()
             if self._incoming.pop(incoming.number, None) is not None:
                 self.watcher.say(grants.Closed(incoming.number, "it was read to its end"))
-            incoming.release()
 
         self.watcher.soon(let_go)
 

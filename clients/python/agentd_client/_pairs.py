@@ -177,11 +177,11 @@ class Outgoing(_native.Channel):
         self.release()
 
     def release(self) -> None:
-        """Nothing more comes of it."""
+        """Nothing more comes of it. In the face's thread."""
         self.close()
-        for fd in (self.memory_fd, self.process_fd):
-            if fd >= 0:
-                os.close(fd)
+        if self.memory_fd >= 0:
+            os.close(self.memory_fd)
+            self.direct.watcher.forget(self.process_fd)
         self.memory_fd = self.process_fd = -1
 
 
@@ -204,8 +204,9 @@ class Incoming(_native.Incoming):
     direct: Introductions
 
     def release(self) -> None:
-        """Nothing more comes of it."""
+        """Nothing more comes of it. In the watcher's thread, or when that has ended."""
         self.close()
+        self.direct.watcher.unwatch(self.process_fd)
         for fd in (self.memory_fd, self.process_fd):
             if fd >= 0:
                 os.close(fd)

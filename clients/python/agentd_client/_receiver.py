@@ -7,11 +7,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import grants, records
 from agentd.wire.errors import NotOnThisLane
+from agentd_client._direct import leave_alone
 from agentd_client._pairs import DirectRecord
 from agentd_client.message import failure
 
@@ -90,10 +92,18 @@ class Receiver:
 
     def close(self) -> None:
         """Give the lane back to inbox()."""
-        if self._direct.reader is self:
-            self._direct.tell_measured()
-            self._direct.mailbox.interrupt()
-            self._direct.vacate(self)
+        direct = self._direct
+        if direct.reader is self:
+            direct.tell_measured()
+            self.receive = self.receive_bytes = self.drain = self.drain_bytes = _closed
+            leave_alone(direct.mailbox)  # or inbox() would find another thread in there
+            direct.vacate(self)
+
+    stop = close
+
+
+def _closed(*_: object, **__: object) -> Any:
+    raise RuntimeError("This receiver is closed")
 
 
 class Handler:
@@ -121,7 +131,10 @@ class Handler:
         mailbox = direct.mailbox
         handle = self._handle
         while not self._over:
-            message = receive()
+            try:
+                message = receive()
+            except ValueError:  # closed: the client has left
+                return
             if message is None:
                 continue
             try:
@@ -148,17 +161,21 @@ class Handler:
             return "any", f"pinning: {error.strerror}"
         return str(core), ", ".join(filter(None, (direct.about_cores, _be_urgent())))
 
-    def close(self) -> None:
-        """End the thread, after the message it is at."""
-        if self._over:
-            return
-        self._over = True
-        self._direct.welcomed.set()
-        while self._thread.is_alive() and threading.current_thread() is not self._thread:
+    def close(self, timeout: float) -> None:
+        """End the thread, after the message it is at, which may take so long."""
+        self.stop()
+        until = monotonic() + timeout
+        while self._thread.is_alive() and monotonic() < until:
             self._direct.mailbox.interrupt()
             self._thread.join(0.01)
-        sys.setswitchinterval(self._interval)
-        self._direct.vacate(self)
+
+    def stop(self) -> None:
+        """The same, without waiting: a handler may itself wait for the thread that calls this."""
+        if not self._over:
+            self._over = True
+            self._direct.welcomed.set()
+            self._direct.mailbox.interrupt()
+            sys.setswitchinterval(self._interval)
 
 
 def _be_urgent() -> str:

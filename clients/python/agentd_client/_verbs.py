@@ -328,6 +328,8 @@ class Verbs:
         if conversation.closed is not None:
             return
         yield from conversation.posts.wait_idle(until)
+        if conversation.direct is not None:
+            conversation.direct.close()  # before agentd tells the other ends: they are to see that nobody reads there
         waited_for = conversation.taking or (self._announced and timeout != 0)
         if not waited_for and not conversation.out.unsaid and not conversation.posts.unanswered:
             return  # all it said was answered and it holds nothing: its socket's end says as much

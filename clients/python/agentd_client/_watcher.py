@@ -32,15 +32,21 @@ class Watcher:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._bell, select.POLLIN)
         self._over = False
+        self._bell_lock = threading.Lock()  # or it may be closed between a look and a write
         self._thread = threading.Thread(target=self._run, name="agentd-direct", daemon=True)
         self._thread.start()
 
     # Called from any thread.
 
     def soon(self, action: Callable[[], None]) -> None:
-        """Do that in the watcher's thread."""
+        """Do that in the watcher's thread; nothing, once that has ended."""
         self._todo.append(action)
-        os.eventfd_write(self._bell, 1)
+        self._ring()
+
+    def _ring(self) -> None:
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def connect(self, path: str, token: bytes) -> None:
         """Attach, or attach again."""
@@ -62,9 +68,20 @@ class Watcher:
         if self._over:
             return
         self._over = True
-        os.eventfd_write(self._bell, 1)
+        self._ring()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def forget(self, pidfd: int) -> None:
+        """It does not matter any more: closed in the watcher's thread, which else would watch whatever comes to have
+        its number."""
+
+        def close() -> None:
+            self.unwatch(pidfd)
+            os.close(pidfd)
+
+        if pidfd >= 0:
+            self.soon(close)
 
     # In the thread.
 
@@ -90,15 +107,20 @@ class Watcher:
                     self._direct.peer_gone(pair)
                 elif self._socket is not None and fd == self._socket.fileno():
                     self._read(self._socket)
-        self._do()
+        with self._bell_lock:
+            bell, self._bell = self._bell, -1
+            os.close(bell)
+        self._work()
         self._disconnect()
-        os.close(self._bell)
 
     def _do(self) -> None:
         try:
             os.eventfd_read(self._bell)
         except BlockingIOError:
             pass
+        self._work()
+
+    def _work(self) -> None:
         while self._todo:
             self._todo.popleft()()
 

@@ -245,8 +245,11 @@ class Client:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        timeout = CLOSE_S if kind is None else 0.0
         try:
-            self.drive(self.verbs.leave(CLOSE_S if kind is None else 0.0))
+            if self._handler is not None:
+                self._handler.close(timeout)
+            self.drive(self.verbs.leave(timeout))
         finally:
             self.conversation.leave()
             self._plug.close()

@@ -222,6 +222,7 @@ class Client:
         try:
             await self._leave(CLOSE_S if kind is None else 0.0)
         except BaseException:
+            self.conversation.leave()
             self._link.abort()
             raise
         failed = self.conversation.posts.unread()
@@ -229,6 +230,8 @@ class Client:
             raise failed
 
     async def _leave(self, timeout: float) -> None:
+        if self._handler is not None:
+            await asyncio.to_thread(self._handler.close, timeout)  # it may wait for this loop
         await drive(self.verbs.leave(timeout))
         self.conversation.leave()
         await self._link.close()
