@@ -7,7 +7,6 @@ answers Mapped; then the sender is Granted it. So whatever the sender writes is 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import secrets
@@ -20,9 +19,9 @@ from agentd import _native
 from agentd.host.topology import Topology
 from agentd.hub.pairs import Pair
 from agentd.lanes.critical import CriticalLane
-from agentd.lanes.relay import Relay
 from agentd.server.grants import GrantsConnection
 from agentd.server.presented import Presented
+from agentd.server.relays import Relays
 from agentd.wire import grants
 from agentd.wire.errors import Absent, AgentdError, Busy, LaneUnavailable, LimitReached
 from agentd.wire.messages import Attachment, Invitation, Priority
@@ -38,9 +37,6 @@ _PAGES_BYTES: Final = 3 * 4096
 _MAX_WAITING: Final = 64
 #: How long an invited agent has to attach.
 _INVITED_S: Final = 5.0
-#: The relays are asked whether their messages were delivered, at first after so long, then more seldom.
-_FIRST_LOOK_S: Final = 0.001
-_LAST_LOOK_S: Final = 0.1
 
 
 class End:
@@ -76,33 +72,26 @@ class Direct:
         self._waiting: dict[ServedSession, list[tuple[ServedSession, grants.Open]]] = {}  # for it to attach
         self._offered: dict[int, tuple[int, Callable[[str], None]]] = {}  # by number: memory, and what is next
         self._presented = Presented(self)
-        self._bell = -1  # rung when there are verdicts on what was relayed
-        self._look: asyncio.TimerHandle | None = None
-        self._look_s = _FIRST_LOOK_S
+        self._relays = Relays(server, lane)
         self._huge_pages = self.limits.huge_pages
         self._my_process = -1
-        lane.look_again = self._relayed
         lane.invite = self._invite_for_relay
 
     def open(self) -> None:
         """The loop runs."""
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._relays.open()
         self._my_process = os.pidfd_open(os.getpid())
-        self._server.loop.add_reader(self._bell, self._verdicts)
 
     def close(self) -> None:
         """The daemon ends; pairs go on without it."""
-        if self._bell < 0:
+        if self._my_process < 0:
             return
-        if self._look is not None:
-            self._look.cancel()
-        self._server.loop.remove_reader(self._bell)
         for session, end in list(self._ends.items()):
             end.connection.close()
             self.session_gone(session, "agentd is stopping")
-        for fd in (self._bell, self._my_process):
-            os.close(fd)
-        self._bell = -1
+        self._relays.close()
+        os.close(self._my_process)
+        self._my_process = -1
 
     # Attaching.
 
@@ -156,9 +145,7 @@ class Direct:
             if pair.sender is session and (end := self._ends.get(pair.receiver)):  # type: ignore[call-overload]
                 os.eventfd_write(end.mail_bell, 1)  # what it wrote last it may not have rung for
             self.end_pair(pair, why, tell=session)
-        relay = self._lane.relays.pop(session, None)
-        if relay is not None:
-            relay.end(self._server.now(), why)
+        self._relays.end(session, why)
         self._lane.pinned.pop(session, None)
         end = self._ends.pop(session, None)
         if end is not None:
@@ -199,9 +186,7 @@ class Direct:
         end = self._ends[session]
         end.reads = reads
         if not reads:
-            relay = self._lane.relays.pop(session, None)
-            if relay is not None:
-                relay.end(self._server.now(), f"{session.name} reads its ring no more")
+            self._relays.end(session, f"{session.name} reads its ring no more")
             return
         self._make_relay(session)
         for sender, packet in self._waiting.pop(session, []):
@@ -299,7 +284,7 @@ class Direct:
         sender: Any = pair.sender
         receiver: Any = pair.receiver
         limits = self.limits
-        bell = self._bell if sender is None else self._ends[sender].verdict_bell
+        bell = self._relays.bell if sender is None else self._ends[sender].verdict_bell
         process = self._my_process if sender is None else sender.pidfd
         about = "" if sender is None else sender.provenance
         offer = grants.Offered(
@@ -373,49 +358,12 @@ class Direct:
             self._lane.relays.pop(session, None)
             self._hub.pairs.close(pair.number)
             return
-        limits = self.limits
-        channel = _native.Channel(
-            memory,
-            grants.CRITICAL,
-            pair.number,
-            limits.critical_bytes,
-            limits.verdict_bytes,
-            os.dup(end.mail_bell),
-            None,
-            lambda error, size: relay.refuse(error, size),
-        )
-        relay = Relay(self._hub, channel, session.name, limits.verdict_bytes)
-        self._lane.relays[session] = relay
-
-    def _verdicts(self) -> None:
         try:
-            os.eventfd_read(self._bell)
-        except BlockingIOError:
-            return
-        self.look_at_relays()
-        self._server.flush(self._server.now())
-
-    def _relayed(self) -> None:
-        self._look_s = _FIRST_LOOK_S
-        self._look_again()
-
-    def look_at_relays(self) -> None:
-        """What became of what was relayed."""
-        now = self._server.now()
-        busy = [relay for relay in self._lane.relays.values() if relay is not None and relay.out]
-        undelivered = [relay for relay in busy if relay.look(now)]
-        if undelivered:
-            self._look_again()
-
-    def _look_again(self) -> None:
-        if self._look is None:
-            self._look = self._server.loop.call_later(self._look_s, self._looked)
-            self._look_s = min(2 * self._look_s, _LAST_LOOK_S)
-
-    def _looked(self) -> None:
-        self._look = None
-        self.look_at_relays()
-        self._server.flush(self._server.now())
+            self._relays.make(pair, memory, end.mail_bell)
+        except OSError as failed:
+            log.warning("nothing can be relayed to %s: %s", session.name, failed.strerror)
+            self._lane.relays.pop(session, None)
+            self._hub.pairs.close(pair.number)
 
     # For those who ask.
 
