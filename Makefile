@@ -39,14 +39,14 @@ demo: build ## three agents talk through a daemon in a temporary directory
 	@.venv/bin/python examples/demo.py
 
 ##@ Work on it
-.PHONY: test test-c check lint types check-c prove-ring fuzz-ring fuzz fuzz-smoke stress new-user format
+.PHONY: test test-c check lint types check-c check-binding prove-ring fuzz-ring fuzz fuzz-smoke stress new-user format
 test: build test-c .venv/installed-test ## run the C tests and the Python tests
 	$(pytest) $(ARGS)
 
 test-c: build/test/build.ninja
 	$(meson) test -C build/test --print-errorlogs
 
-check: lint types check-c fuzz-smoke ## lint, types, C under the sanitizers, a minute of fuzzing
+check: lint types check-c check-binding fuzz-smoke ## lint, types, C under the sanitizers, a minute of fuzzing
 
 lint: .venv/installed-check
 	$(python) -m ruff check $(code)
@@ -96,6 +96,15 @@ fuzz-smoke: build .venv/installed-test .venv/tried-fuzz
 	@for face in binary json text; do echo "fuzzing the $$face face for 20 s"; \
 	$(python) tests/fuzz/fuzz.py $$face --seconds 20 >build/fuzz-$$face.log 2>&1 || { tail -n 40 build/fuzz-$$face.log; exit 1; }; \
 	grep -e number_of_executed -e inputs -e atheris build/fuzz-$$face.log; done
+
+# The extension itself, under Python and the real daemon: what the C tests of the core can't reach.
+bound := $(CURDIR)/build/bound
+check-binding: build/asan/build.ninja build .venv/installed-test
+	$(meson) compile -C build/asan
+	@rm -rf $(bound) && mkdir -p $(bound) && cp -r agentd clients/python/agentd_client $(bound) && cp build/asan/native/_native*.so $(bound)/agentd
+	LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONMALLOC=malloc PYTHONPATH=$(bound) $(pytest) -q -p no:cacheprovider -W ignore \
+		tests/test_native.py tests/test_direct_channels.py tests/test_direct_relay.py tests/test_direct_truth.py
 
 stress: build .venv/installed-test ## run the long races and crash campaigns
 	$(pytest) -m stress $(ARGS)
