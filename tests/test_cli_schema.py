@@ -87,6 +87,14 @@ def halted(agentctl: Agentctl) -> Result:
     return result
 
 
+def pausing(verb: str) -> Callable[[Agentctl], Result]:
+    def act(agentctl: Agentctl) -> Result:
+        sent(agentctl)
+        return agentctl(verb, "builder", "--json", name="planner", status=0)
+
+    return act
+
+
 def seen(*args: str) -> Callable[[Agentctl], Result]:
     """A verb that looks, at mail that waits, is held, and is dead."""
 
@@ -141,6 +149,8 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "agents list": seen("agents", "list"),
     "agents forget": forget,
     "halt": halted,
+    "pause": pausing("pause"),
+    "resume": pausing("resume"),
     "status": seen("status"),
     "stats": seen("stats"),
     "lanes": seen("lanes"),

@@ -299,6 +299,25 @@ async def test_a_child_can_not_use_its_parents_channel(daemon: Daemon) -> None:
             assert (await builder.receive(timeout=LONG)).body == b"from the parent"  # type: ignore[union-attr]
 
 
+async def test_a_paused_receiver_is_backpressure_to_its_senders(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            channel.send("before")
+            await me.pause("builder")
+            await asyncio.to_thread(wait_until, lambda: channel.state == "paused")
+            with pytest.raises(errors.Backpressure, match="builder is paused"):
+                channel.send("meanwhile")
+            async with me.channel("builder") as another:  # paused from its beginning
+                await asyncio.to_thread(wait_until, lambda: another.state == "paused")
+            agents = {row.name: row.trouble for row in (await me.agents()).agents}
+            assert "paused" in agents["builder"]
+            await me.pause("builder", on=False)
+            await asyncio.to_thread(wait_until, lambda: channel.state == "open")
+            channel.send("after")
+        taken = [await builder.receive(timeout=LONG) for _ in range(2)]
+        assert [one.value for one in taken if one] == ["before", "after"]
+
+
 @pytest.mark.parametrize("senders", [65, 300])
 async def test_many_senders_into_one_receiver(daemon: Daemon, senders: int) -> None:
     async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:

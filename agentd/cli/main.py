@@ -32,7 +32,7 @@ PANELS: Final = {
         "subscribe",
         "trace",
     ],
-    "Together": ["agents", "halt"],
+    "Together": ["agents", "halt", "pause", "resume"],
     "See": ["status", "stats", "lanes", "dead"],
     "Care": ["daemon", "doctor", "config", "schema", "completion", "guide", "version"],
 }

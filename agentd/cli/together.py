@@ -41,6 +41,35 @@ def forget(call: Call, name: str) -> int:
     return 0
 
 
+@verb("agentctl pause builder")
+@argument("names", nargs=-1, required=True, metavar="NAME...")
+def pause(call: Call, names: tuple[str, ...]) -> int:
+    """Give agents nothing until they are resumed: their mail waits, urgent messages to them are refused for now.
+
+    What they hold they may finish. A restart of agentd resumes everybody.
+    """
+    return _set_paused(call, names, on=True)
+
+
+@verb("agentctl resume builder")
+@argument("names", nargs=-1, required=True, metavar="NAME...")
+def resume(call: Call, names: tuple[str, ...]) -> int:
+    """Give paused agents their mail again."""
+    return _set_paused(call, names, on=False)
+
+
+def _set_paused(call: Call, names: tuple[str, ...], *, on: bool) -> int:
+    done = "paused" if on else "resumed"
+    with call.connect() as me:
+        for name in names:
+            me.pause(name, on)
+    if call.as_json:
+        show.emit({done: list(names)})
+    else:
+        show.say(*(f"{done}  {name}" for name in names))
+    return 0
+
+
 agents = Verbs(
     "agents",
     help="See who is known here: who is live, how much mail waits, what is wrong.",

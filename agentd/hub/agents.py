@@ -51,6 +51,7 @@ class Agent:
         "keys",
         "limited",
         "name",
+        "paused",
         "refused",
         "requests",
         "seen",
@@ -66,6 +67,7 @@ class Agent:
     def __init__(self, name: str, now: float, ended: Retention, *, unnamed: bool = False) -> None:
         self.name = name
         self.unnamed = unnamed
+        self.paused = False  # it is given nothing until somebody resumes it
         self.seen = now  # when it was last live, or last had mail
         self.sessions: list[Session] = []
         self.takers: list[Session] = []  # the sessions that take its mail; several only if all share

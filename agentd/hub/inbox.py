@@ -47,7 +47,12 @@ class Inboxes(Room):
         agent.bytes += size_bytes
         self.bytes += size_bytes
         takers = agent.takers
-        if takers and not agent.waiting and (agent.count <= self.max_held or agent.held_count <= self.max_held):
+        if (
+            takers
+            and not agent.waiting
+            and not agent.paused
+            and (agent.count <= self.max_held or agent.held_count <= self.max_held)
+        ):
             session = takers[0] if len(takers) == 1 else self._taker(agent)
             if session is not None and session.credit > 0 and not session.stalled:
                 # As _hand does, without the call: this is the common case.
@@ -85,6 +90,8 @@ class Inboxes(Room):
 
     def pump(self, agent: Agent) -> None:
         """Send what waits to whoever takes it, as long as it does not hold too much."""
+        if agent.paused:
+            return
         waiting = agent.waiting
         room = self.max_held - agent.held_count
         while waiting and room > 0:
@@ -94,6 +101,11 @@ class Inboxes(Room):
                 return
             _, entry = waiting.popitem(last=False)
             self._hand(entry, session)
+
+    def pause(self, agent: Agent, *, on: bool) -> None:
+        """Give it nothing, or all that has waited meanwhile."""
+        agent.paused = on
+        self.pump(agent)
 
     def receive(self, session: Session, credit: int) -> int:
         """Grant credit, or take back what is not used yet; how much it was."""

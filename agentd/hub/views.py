@@ -56,7 +56,7 @@ def agent_view(agent: Agent, now: float, limits: InboxLimits) -> AgentView:
 
 def _trouble(agent: Agent, now: float, oldest_s: float | None, limits: InboxLimits) -> str:
     """What somebody should look at, or nothing. What was refused is shown for a minute, the rest while it lasts."""
-    found = []
+    found = ["paused"] if agent.paused else []
     if agent.limited.seen(now):
         found.append(f"over its rate {now - agent.limited.at:.0f} s ago")
     if agent.count >= limits.max_messages:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentd import _native
 from agentd.host.topology import Topology
+from agentd.hub.agents import Agent
 from agentd.hub.pairs import Pair
 from agentd.lanes.critical import CriticalLane
 from agentd.server.grants import GrantsConnection
@@ -298,6 +299,8 @@ class Direct:
         )
         self._offered[pair.number] = (memory, then)
         self._ends[receiver].connection.say(offer, *(fd for fd in (memory, bell, process) if fd is not None))
+        if receiver.agent.paused:
+            self._tell_paused(receiver, pair.number, on=True)
 
     def _granted(self, pair: Pair, memory: int, packet: grants.Open, error: str) -> None:
         sender: Any = pair.sender
@@ -364,6 +367,17 @@ class Direct:
             log.warning("nothing can be relayed to %s: %s", session.name, failed.strerror)
             self._lane.relays.pop(session, None)
             self._hub.pairs.close(pair.number)
+
+    def pause(self, agent: Agent, *, on: bool) -> None:
+        """Its receiving ends are to let nothing in, or to do so again."""
+        for session in agent.sessions:
+            for number in session.reads_from:
+                self._tell_paused(session, number, on=on)
+
+    def _tell_paused(self, session: Any, number: int, *, on: bool) -> None:
+        end = self._ends.get(session)
+        if end is not None:
+            end.connection.say(grants.Paused(number, on))
 
     # For those who ask.
 

@@ -194,6 +194,15 @@ def halt(session: ServedSession, verb: wire.Halt, now: float) -> None:
     session.push(halting.halt(session, verb))
 
 
+def pause(session: ServedSession, verb: wire.Pause, now: float) -> None:
+    server = session.server
+    agent = server.hub.agents.get(verb.name)
+    server.hub.inboxes.pause(agent, on=verb.on)
+    if server.direct is not None:
+        server.direct.pause(agent, on=verb.on)
+    _done(session, verb.cid)
+
+
 def bad_line(session: ServedSession, verb: BadLine, now: float) -> None:
     raise verb
 
@@ -249,4 +258,5 @@ JOINED: dict[type, Handler] = {
     wire.Forget: forget,
     wire.Attach: attach,
     wire.Halt: halt,
+    wire.Pause: pause,
 }

@@ -58,6 +58,7 @@ from agentd.wire.verbs import (
     Nack,
     Notice,
     Options,
+    Pause,
     Publish,
     Receive,
     Reject,
@@ -145,6 +146,7 @@ __all__ = [
     "NoticeRow",
     "NoticeView",
     "Options",
+    "Pause",
     "Priority",
     "Publish",
     "Receipt",
@@ -181,7 +183,7 @@ ClientMessage = (
     | Receive | Delivered | Ack | Nack | Reject | GiveBack | Working
     | Find | Inbox | Trace | Agents | Status | Stats | Dead | Requeue | Drop | Forget
     | Notice | Completion
-    | Attach | Halt
+    | Attach | Halt | Pause
     | Chunk
 )  # fmt: skip
 

@@ -135,6 +135,18 @@ class Halted(Struct):
     halted: list[HaltedProcess]
 
 
+class Paused(Struct):
+    """Agents that are given nothing from now on."""
+
+    paused: list[str]
+
+
+class Resumed(Struct):
+    """Agents that are given their mail again."""
+
+    resumed: list[str]
+
+
 class Forgotten(Struct):
     """The name that nobody knows any more."""
 
@@ -289,6 +301,8 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "agents list": (views.AgentsView,),
     "agents forget": (Forgotten,),
     "halt": (Halted,),
+    "pause": (Paused,),
+    "resume": (Resumed,),
     "status": (views.StatusView,),
     "stats": (views.StatsView,),
     "lanes": (Lanes,),

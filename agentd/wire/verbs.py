@@ -273,3 +273,11 @@ class Halt(Struct, array_like=True, tag=51):
     name: str
     step: Step = Step.ASK
     reason: Annotated[str, Meta(max_length=255)] = ""
+
+
+class Pause(Struct, array_like=True, tag=52):
+    """From now on agent `name` is given nothing, or is again. Answered by Done."""
+
+    cid: Cid
+    name: str
+    on: bool = True

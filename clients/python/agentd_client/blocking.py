@@ -429,3 +429,7 @@ class Client:
         """Stop an agent: ask its sessions, or signal their processes; the sessions that were there."""
         view: wire.HaltView = self.drive(self.verbs.call(wire.Halt, name, step, reason))
         return view
+
+    def pause(self, name: str, on: bool = True) -> None:
+        """Give that agent nothing, or its mail again with on=False."""
+        self.drive(self.verbs.call(wire.Pause, name, on))
