@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentd_client import connect
+from agentd_client import connect, errors
 
 
 class Peer:
@@ -106,6 +106,25 @@ async def source(socket: str, name: str, to: str, count: str) -> None:
             channel.send(str(number))
         say("written")
         await _heard()
+
+
+async def counter(socket: str, name: str) -> None:
+    """Takes what comes, in its inbox, for ever."""
+    async with connect(name, socket=socket) as me:
+        say("ready")
+        async for message in me.inbox(window=64):
+            await message.ack()
+
+
+async def flood(socket: str, name: str, to: str) -> None:
+    """Writes into a channel as fast as it can, until it is killed."""
+    async with connect(name, share=True, socket=socket) as me, me.channel(to) as channel:
+        say("ready")
+        while True:
+            try:
+                channel.send(b"x" * 100)
+            except errors.Backpressure:
+                await asyncio.sleep(0)
 
 
 if __name__ == "__main__":
