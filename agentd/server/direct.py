@@ -146,7 +146,8 @@ class Direct:
             if pair.sender is session and (end := self._ends.get(pair.receiver)):  # type: ignore[call-overload]
                 os.eventfd_write(end.mail_bell, 1)  # what it wrote last it may not have rung for
             self.end_pair(pair, why, tell=session)
-        self._relays.end(session, why)
+        self._end_relay(session, why)
+        self._presented.session_gone(session)
         self._lane.pinned.pop(session, None)
         end = self._ends.pop(session, None)
         if end is not None:
@@ -164,14 +165,14 @@ class Direct:
                 except AgentdError as error:
                     self._ends[session].connection.refuse(packet.cid, error)
             case grants.Mapped(number=number, error=error):
-                memory, then = self._offered.pop(number, (-1, None))
-                if then is not None:
-                    then(error)
-                    os.close(memory)
+                if number in session.reads_from:
+                    self._answered(number, error)
             case grants.Closed(number=number, reason=reason):
-                pair = self._hub.pairs.by_number.get(number)
-                if pair is not None and session in (pair.sender, pair.receiver):
+                pair = session.sends_into.get(number) or session.reads_from.get(number)
+                if pair is not None:
                     self.end_pair(pair, reason or "the other end has left", tell=session)
+                    if pair.sender is None:
+                        self._relay_anew(session, reason)
             case grants.Present():
                 if len(fds) == 1:
                     self._presented.take(session, packet, fds[0])
@@ -187,7 +188,7 @@ class Direct:
         end = self._ends[session]
         end.reads = reads
         if not reads:
-            self._relays.end(session, f"{session.name} reads its ring no more")
+            self._end_relay(session, f"{session.name} reads its ring no more")
             return
         self._make_relay(session)
         for sender, packet in self._waiting.pop(session, []):
@@ -298,19 +299,37 @@ class Direct:
             sender is None,
         )
         self._offered[pair.number] = (memory, then)
+        self._server.loop.call_later(_INVITED_S, self._not_answered, pair)
         self._ends[receiver].connection.say(offer, *(fd for fd in (memory, bell, process) if fd is not None))
         if receiver.agent.paused:
             self._tell_paused(receiver, pair.number, on=True)
+
+    def _answered(self, number: int, error: str) -> None:
+        memory, then = self._offered.pop(number, (-1, None))
+        if then is not None:
+            try:
+                then(error)
+            finally:
+                os.close(memory)
+
+    def _not_answered(self, pair: Pair) -> None:
+        """It is stopped, or up to no good: what is kept for it here is not kept for ever."""
+        if pair.number in self._offered and self._hub.pairs.by_number.get(pair.number) is pair:
+            self.end_pair(pair, f"{pair.receiver.name} has not answered within {_INVITED_S:g} s")
+            self._server.flush(self._server.now())
 
     def _granted(self, pair: Pair, memory: int, packet: grants.Open, error: str) -> None:
         sender: Any = pair.sender
         receiver: Any = pair.receiver
         end = self._ends.get(sender)
-        if error:
+        if receiver.closed:
+            self._refuse(sender, packet.cid, Absent(f"{packet.to} has just left"))
+        elif pair.number not in self._hub.pairs.by_number:
+            self._refuse(sender, packet.cid, LaneUnavailable(f"No channel to {packet.to}: {error}"))
+        elif error:
             self._hub.pairs.close(pair.number)
             self._refuse(sender, packet.cid, LimitReached(f"{packet.to} can't read a pair: {error}"))
-        elif end is None or receiver not in self._ends or pair.number not in self._hub.pairs.by_number:
-            self._refuse(sender, packet.cid, Absent(f"{packet.to} has just left"))
+        elif end is None:
             self.end_pair(pair, "the sender has left", tell=sender)
         else:
             limits = self.limits
@@ -324,20 +343,18 @@ class Direct:
                 receiver.provenance,
             )
             bells = (memory, self._ends[receiver].mail_bell, receiver.pidfd)
-            end.connection.say(granted, *(fd for fd in bells if fd is not None))
+            if not end.connection.say(granted, *(fd for fd in bells if fd is not None)):
+                self.end_pair(pair, "the sender is not attached any more", tell=sender)
 
     def end_pair(self, pair: Pair, why: str, *, tell: ServedSession | None = None) -> None:
-        """It is over: both are told, but for the one who said so."""
-        memory, then = self._offered.pop(pair.number, (-1, None))
-        if self._hub.pairs.close(pair.number) is None and then is None:
+        """It is over: both are told, but for the one who said so, and for a sender who has not been granted it."""
+        if self._hub.pairs.close(pair.number) is None:
             return
-        for other in (pair.sender, pair.receiver):
+        for other in (pair.receiver,) if pair.number in self._offered else (pair.sender, pair.receiver):
             end = None if other is None or other is tell else self._ends.get(other)  # type: ignore[call-overload]
             if end is not None:
                 end.connection.say(grants.Closed(pair.number, why[:500]))
-        if then is not None:
-            then("it is over")
-            os.close(memory)
+        self._answered(pair.number, why)
 
     # Relaying.
 
@@ -353,20 +370,32 @@ class Direct:
         self._lane.relays[session] = None
         self._offer(pair, memory, partial(self._relay_mapped, pair, memory))
 
+    def _end_relay(self, session: ServedSession, why: str) -> None:
+        for pair in [pair for pair in session.reads_from.values() if pair.sender is None]:
+            self.end_pair(pair, why)
+        self._relays.end(session, why)
+
+    def _relay_anew(self, session: ServedSession, why: str) -> None:
+        """It has left the pair that relays to it, as one does that attached anew."""
+        self._end_relay(session, why)
+        end = self._ends.get(session)
+        if end is not None and end.reads:
+            self._make_relay(session)
+
     def _relay_mapped(self, pair: Pair, memory: int, error: str) -> None:
         session: Any = pair.receiver
         end = self._ends.get(session)
         if error or end is None or session not in self._lane.relays:
-            session.can_attach = session.can_attach and not error
+            if self._hub.pairs.close(pair.number) is not None and error:  # or it was us who ended it
+                session.can_attach = False
             self._lane.relays.pop(session, None)
-            self._hub.pairs.close(pair.number)
             return
         try:
             self._relays.make(pair, memory, end.mail_bell)
         except OSError as failed:
             log.warning("nothing can be relayed to %s: %s", session.name, failed.strerror)
             self._lane.relays.pop(session, None)
-            self._hub.pairs.close(pair.number)
+            self.end_pair(pair, "agentd has no memory for it")
 
     def pause(self, agent: Agent, *, on: bool) -> None:
         """Its receiving ends are to let nothing in, or to do so again."""

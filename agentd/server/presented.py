@@ -44,7 +44,7 @@ class Presented:
             return
         mine = Evidence(session, packet, memory)
         other = self.by_number.pop(number, None)
-        if other is not None and other.session is session:
+        if other is not None and (other.session is session or other.session.closed):
             other = None
         if other is None:
             if len(self.by_number) >= self._direct.limits.max_pairs:
@@ -64,6 +64,11 @@ class Presented:
             log.warning("pair %d is not believed: %s", number, why)
             self._deny(mine.session, number, why)
             self._deny(other.session, number, why)
+
+    def session_gone(self, session: ServedSession) -> None:
+        """What it showed is worth nothing: it comes back as another one, or not at all."""
+        for number in [number for number, kept in self.by_number.items() if kept.session is session]:
+            del self.by_number[number]
 
     def _difference(self, sender: Evidence, receiver: Evidence) -> str:
         """What the two ends do not agree on; empty when they do."""

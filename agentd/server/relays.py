@@ -47,16 +47,21 @@ class Relays:
     def make(self, pair: Pair, memory: int, doorbell: int) -> None:
         """The receiver reads the pair: write into it from now on."""
         limits = self._server.config.direct
-        channel = _native.Channel(
-            memory,
-            grants.CRITICAL,
-            pair.number,
-            limits.critical_bytes,
-            limits.verdict_bytes,
-            os.dup(doorbell),
-            None,
-            lambda error, size: relay.refuse(error, size),
-        )
+        bell = os.dup(doorbell)
+        try:
+            channel = _native.Channel(
+                memory,
+                grants.CRITICAL,
+                pair.number,
+                limits.critical_bytes,
+                limits.verdict_bytes,
+                bell,
+                None,
+                lambda error, size: relay.refuse(error, size),
+            )
+        except OSError:
+            os.close(bell)
+            raise
         relay = Relay(self._server.hub, channel, pair.receiver.name, limits.verdict_bytes)
         self._lane.relays[pair.receiver] = relay
 
