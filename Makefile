@@ -26,10 +26,10 @@ code := $(wildcard agentd clients/python tests bench examples .ci/requirements)
 # Folders too: a deleted file changes only its folder.
 sources := $(shell find agentd clients/python/agentd_client native systemd -name __pycache__ -prune -o \
 	\( -type d -o -name '*.[ch]' -o -name '*.py' -o -name '*.pyi' -o -name meson.build -o -name 'agentd*.s*' \) -print 2>/dev/null)
-c_files := $(filter %.c %.h,$(sources)) $(wildcard bench/*.[ch])
+c_files := $(filter %.c %.h,$(sources)) $(wildcard bench/*.[ch] clients/c/*.[ch] tests/c/*.[ch])
 
 ##@ Use
-.PHONY: help build demo
+.PHONY: help build demo example-c
 help: ## list the targets
 	@awk -F ' *## *' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { split($$1, t, ":"); printf "  make %-14s %s\n", t[1], $$2 }' Makefile
 
@@ -37,6 +37,11 @@ build: .venv/installed-package ## build agentd and install it into .venv
 
 demo: build ## three agents talk through a daemon in a temporary directory
 	@.venv/bin/python examples/demo.py
+
+example-c: build/agentd-example ## build the example of an agent in C: build/agentd-example
+build/agentd-example: $(wildcard clients/c/*.[ch] native/*.[ch])
+	@mkdir -p build
+	$(or $(CC),cc) -std=gnu11 -O2 -g -Wall -Wextra -pthread -o $@ clients/c/*.c native/mailbox.c native/pair.c native/ring.c
 
 ##@ Work on it
 .PHONY: test test-c check lint types check-c check-binding prove-ring fuzz-ring fuzz fuzz-smoke stress new-user format
