@@ -98,7 +98,7 @@ class Channel:
         """What was said of records since the last call: (position, state, content, reason or reply)."""
 
     def is_delivered(self, position: int, /) -> bool:
-        """Whether the receiver has taken the record there."""
+        """Whether the receiver has taken the record there; once this is closed, whether it had."""
 
     def arm(self) -> None:
         """The receiver is to ring our doorbell when it says something. Look at `verdicts` once more before you wait."""

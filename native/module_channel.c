@@ -10,6 +10,7 @@ struct channel {
     int closed;
     int ended; /* the receiver is gone, by other evidence than its gate */
     uint64_t sent;
+    uint64_t read_to; /* by the receiver, once it is closed */
     PyObject *encode; /* what is neither bytes nor str becomes (content, bytes) */
     PyObject *refuse; /* raises what an errno and a size mean */
 };
@@ -212,7 +213,7 @@ static PyObject *channel_is_delivered(struct channel *self, PyObject *position)
     if (value == (unsigned long long)-1 && PyErr_Occurred())
         return NULL;
     if (self->closed)
-        return raise_errno(-ESHUTDOWN);
+        return PyBool_FromLong((int64_t)(self->read_to - value) > 0);
     if (!check_own(self->pair.forks))
         return NULL;
     return PyBool_FromLong(pair_is_delivered(&self->pair, value));
@@ -254,6 +255,7 @@ static PyObject *channel_close(struct channel *self, PyObject *Py_UNUSED(unused)
         pair_set_gate(&self->pair, PAIR_CLOSED, true);
         if (pair_publish(&self->pair))
             ring_doorbell(self->doorbell_fd);
+        self->read_to = atomic_load_explicit(&self->pair.receiver_page->position, memory_order_acquire);
     }
     pair_detach(&self->pair);
     close(self->doorbell_fd);

@@ -71,6 +71,18 @@ async def test_a_channel_counts_what_its_receiver_left(daemon: Daemon, daemon_is
             await asyncio.to_thread(daemon.start)
 
 
+async def test_what_was_taken_stays_delivered_when_its_receiver_leaves(daemon: Daemon) -> None:
+    async with connect("planner", socket=daemon.socket) as me:
+        channel = me.channel("builder")
+        async with connect("builder", socket=daemon.socket) as builder:
+            await channel.__aenter__()
+            taken, left = channel.send("taken"), channel.send("left")
+            assert await builder.receive(timeout=LONG)
+        await held(lambda: channel.pair.gone, "for the end to be seen")
+        assert await channel.delivered(taken, timeout=LONG)
+        assert not await channel.delivered(left, timeout=LONG)
+
+
 async def test_what_a_killed_sender_wrote_is_read(daemon: Daemon) -> None:
     async with connect("builder", socket=daemon.socket) as me:
         planner = Peer(daemon.socket, "source", "planner", "builder", "100")

@@ -336,8 +336,8 @@ MUTANTS = [
     Mutant(
         "what a dead receiver never had is unknown",
         PAIRS,
-        "            if self.is_delivered(position):\n",
-        "            if True:\n",
+        "            elif self.is_delivered(position):\n",
+        "            elif True:\n",
         "test_direct_truth.py::test_a_killed_receivers_unread_are_dead_and_its_unacked_unknown",
     ),
     Mutant(

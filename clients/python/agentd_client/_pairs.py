@@ -168,7 +168,9 @@ class Outgoing(_native.Channel):
         self.dead = max(0, self.sent - self.taken)
         tickets, self.tickets = self.tickets, {}
         for position, call in tickets.items():
-            if self.is_delivered(position):
+            if self.is_delivered(position) and call.waits_for is State.DELIVERED:
+                self.tell(call, position, State.DELIVERED)
+            elif self.is_delivered(position):
                 self.unknown += 1
                 self.tell(call, position, State.UNKNOWN, f"{self.agent}: {self.gone}; whether it was done is unknown")
             else:

@@ -108,11 +108,9 @@ def delivered(channel: Outgoing, position: int, timeout: float | None) -> Steps[
     call = Submitted(0, waits_for=State.DELIVERED)
     pause = _FIRST_LOOK_S
     while True:
-        if channel.gone:
-            return False
         if channel.is_delivered(position):
             return True
-        if channel.state == "closed" or (until is not None and monotonic() >= until):
+        if channel.gone or channel.state == "closed" or (until is not None and monotonic() >= until):
             return False
         yield call, monotonic() + pause
         pause = min(2 * pause, _LAST_LOOK_S)
