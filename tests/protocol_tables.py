@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agentd.wire import messages
+from agentd.wire import grants, messages
 from agentd.wire.errors import BY_CODE
 from agentd.wire.messages import ClientMessage, DaemonMessage
 from agentd.wire.ndjson import verb_of
@@ -109,6 +109,8 @@ def tables() -> dict[str, str]:
         "client": [line for kind in client for line in _struct(kind)],
         "daemon": [line for kind in daemon_only for line in _struct(kind)],
         "parts": [line for kind in _parts((*client, *daemon_only)) for line in _struct(kind)],
+        "grants_client": [line for kind in typing.get_args(grants.ClientPacket) for line in _struct(kind)],
+        "grants_daemon": [line for kind in typing.get_args(grants.DaemonPacket) for line in _struct(kind)],
         "errors": _errors(),
     }
     return {name: "\n".join(["", *lines]) for name, lines in made.items()}

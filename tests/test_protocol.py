@@ -10,7 +10,8 @@ import pytest
 from daemons import Daemon
 from protocol_tables import PROTOCOL, filled, tables
 
-from agentd.wire import ndjson
+from agentd.host.config import DirectLimits
+from agentd.wire import grants, ndjson, records
 from agentd.wire.frames import CHUNK_BYTES, FRAME_SLACK_BYTES, MAGIC, MAX_STREAMS
 from agentd.wire.messages import VERSION
 
@@ -29,6 +30,18 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert f"{CHUNK_BYTES // 1024} KiB" in text
     assert f"body limit + {FRAME_SLACK_BYTES // 1024} KiB" in text
     assert f"at most {MAX_STREAMS} large messages" in text
+
+
+def test_the_numbers_of_the_direct_lanes_are_those_of_the_code() -> None:
+    text = PROTOCOL.read_text()
+    assert f"at most {grants.MAX_PACKET_BYTES} bytes and {grants.MAX_FDS} descriptors" in text
+    assert f"a token of {grants.TOKEN_BYTES} bytes" in text
+    assert f"for {DirectLimits().token_s:g} seconds" in text and f"within {DirectLimits().return_s:g} seconds" in text
+    assert f"A verdict takes {records.VERDICT_BYTES} bytes" in text
+    assert f"(verdict ring / {2 * records.VERDICT_BYTES}) records" in text
+    assert f"cut to {records.MAX_REASON_BYTES} bytes" in text
+    for flag, name in ((records.ASKED, "ASKED"), (records.STOP, "STOP"), (records.REQUEST, "REQUEST")):
+        assert re.search(rf"flags: .*\b{flag} {name}", text)
 
 
 def examples() -> list[tuple[str, list[str]]]:

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum kind { NUMBER, TRUTH, TEXT, SECONDS, CORES };
+enum kind { NUMBER, TRUTH, TEXT, SECONDS, LIST };
 
 struct field {
     uint16_t kind;
@@ -31,7 +31,8 @@ static const struct form forms[] = {
       FIELD(NUMBER, verdict_bytes)}},
     {PACKET_PINNED, 2, 3, {FIELD(NUMBER, lane), FIELD(TEXT, text), FIELD(TEXT, hint)}},
     {PACKET_IDLE, 2, 2, {FIELD(NUMBER, lane), FIELD(TRUTH, truth)}},
-    {PACKET_ATTACHED, 2, 3, {FIELD(CORES, cores), FIELD(SECONDS, seconds), FIELD(TEXT, text)}},
+    {PACKET_MEASURED, 3, 3, {FIELD(NUMBER, lane), FIELD(NUMBER, taken), FIELD(LIST, list)}},
+    {PACKET_ATTACHED, 2, 3, {FIELD(LIST, list), FIELD(SECONDS, seconds), FIELD(TEXT, text)}},
     {PACKET_GRANTED,
      7,
      7,
@@ -124,15 +125,15 @@ static void put_seconds(struct out *out, double seconds)
         put_head(out, 0xcb, bits, 8);
 }
 
-static void put_cores(struct out *out, const struct packet *packet)
+static void put_list(struct out *out, const struct packet *packet)
 {
-    if (packet->n_cores < 16)
-        put_head(out, (uint8_t)(0x90 | packet->n_cores), 0, 0);
+    if (packet->n_list < 16)
+        put_head(out, (uint8_t)(0x90 | packet->n_list), 0, 0);
     else
-        put_head(out, 0xdc, packet->n_cores, 2);
-    out->failed = out->failed || packet->n_cores > PACKET_MAX_CORES;
-    for (uint32_t i = 0; i < packet->n_cores && !out->failed; i++)
-        put_number(out, packet->cores[i]);
+        put_head(out, 0xdc, packet->n_list, 2);
+    out->failed = out->failed || packet->n_list > PACKET_MAX_LIST;
+    for (uint32_t i = 0; i < packet->n_list && !out->failed; i++)
+        put_number(out, packet->list[i]);
 }
 
 static void put_field(struct out *out, const struct packet *packet, const struct field *field)
@@ -152,8 +153,8 @@ static void put_field(struct out *out, const struct packet *packet, const struct
     case SECONDS:
         put_seconds(out, *(const double *)member);
         break;
-    case CORES:
-        put_cores(out, packet);
+    case LIST:
+        put_list(out, packet);
         break;
     }
 }
@@ -311,16 +312,15 @@ static double take_seconds(struct in *in)
     return (double)take_number(in);
 }
 
-/* Those that have no room here are more than anybody pins to. */
-static void take_cores(struct in *in, struct packet *packet)
+static void take_list(struct in *in, struct packet *packet)
 {
     uint32_t n = take_array(in);
 
     for (uint32_t i = 0; i < n && !in->failed; i++) {
-        uint64_t core = take_number(in);
+        uint64_t one = take_number(in);
 
-        if (packet->n_cores < PACKET_MAX_CORES && core <= UINT16_MAX)
-            packet->cores[packet->n_cores++] = (uint16_t)core;
+        if (packet->n_list < PACKET_MAX_LIST)
+            packet->list[packet->n_list++] = one;
     }
 }
 
@@ -349,8 +349,8 @@ static void take_field(struct in *in, struct packet *packet, const struct field 
     case SECONDS:
         *(double *)member = take_seconds(in);
         break;
-    case CORES:
-        take_cores(in, packet);
+    case LIST:
+        take_list(in, packet);
         break;
     }
 }

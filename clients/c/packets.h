@@ -13,7 +13,7 @@
 #define PACKET_MAX_BYTES 8192u
 #define PACKET_MAX_FDS 4
 #define PACKET_TOKEN_BYTES 16u
-#define PACKET_MAX_CORES 256u
+#define PACKET_MAX_LIST 256u
 
 enum packet_tag {
     PACKET_OPEN = 1,
@@ -22,6 +22,7 @@ enum packet_tag {
     PACKET_PRESENT = 4,
     PACKET_PINNED = 5,
     PACKET_IDLE = 6,
+    PACKET_MEASURED = 7,
     PACKET_ATTACHED = 20,
     PACKET_GRANTED = 21,
     PACKET_OFFERED = 22,
@@ -43,13 +44,14 @@ struct packet {
     uint64_t lane;
     uint64_t ring_bytes;
     uint64_t verdict_bytes;
+    uint64_t taken;
     struct packet_text name; /* of the other agent; the code of a refusal */
     struct packet_text text; /* provenance, reason, message, cores */
     struct packet_text hint;
     double seconds; /* spin_us, retry_after; negative: none */
     bool truth;     /* sends, reads, relays, on */
-    uint32_t n_cores;
-    uint16_t cores[PACKET_MAX_CORES];
+    uint32_t n_list;
+    uint64_t list[PACKET_MAX_LIST]; /* cores, latencies; what is beyond this is left out */
 };
 
 /* As bytes: how many, or 0 when there is no such packet or too little room. */
