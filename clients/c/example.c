@@ -123,8 +123,12 @@ int main(int argc, char **argv)
     int status;
 
     if (!(receives ? argc <= 4 : argc >= 5)) {
-        fprintf(stderr, "usage: %s receive NAME [N] | send|ask NAME TO WORD... | burst NAME TO N\n", argv[0]);
-        return 2;
+        bool asked = argc == 2 && strcmp(argv[1], "--help") == 0;
+
+        fprintf(
+            asked ? stdout : stderr, "usage: %s receive NAME [N] | send|ask NAME TO WORD... | burst NAME TO N\n",
+            argv[0]);
+        return asked ? EXIT_SUCCESS : 2;
     }
     if (agentd_join(NULL, name, receives, PATIENCE_MS, &agent))
         return complain();
