@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -231,6 +232,52 @@ async def test_huge_pages_degrade_with_one_notice(daemon: Daemon) -> None:
             assert await builder.receive(timeout=LONG) and await builder.receive(timeout=LONG)
     if not free_huge_pages():
         assert daemon.stderr.count("direct.huge_pages") == 1
+
+
+async def test_a_receivers_long_excuse_harms_no_sender(daemon: Daemon) -> None:
+    def excuse() -> None:
+        with blocking.connect("builder", socket=daemon.socket, take=True) as builder, attached(builder) as sock:
+            sock.send(grants.encode(grants.Idle(grants.CRITICAL, True)))
+            for _ in range(2):  # the relay's pair, and the sender's
+                sock.send(grants.encode(grants.Mapped(_next(sock, grants.Offered).number, "x" * grants.MAX_TEXT)))
+            over.wait(LONG)
+
+    over = threading.Event()
+    thread = threading.Thread(target=excuse)
+    async with connect("planner", socket=daemon.socket) as me:
+        thread.start()
+        try:
+            async with asyncio.timeout(LONG):
+                while not any(one.name == "builder" for one in (await me.agents()).agents):
+                    await asyncio.sleep(0.01)
+            with pytest.raises(errors.LimitReached, match="builder can't read a pair: xxx"):
+                async with me.channel("builder"):
+                    pass
+        finally:
+            over.set()
+            await asyncio.to_thread(thread.join)
+
+
+async def test_who_attaches_again_keeps_its_pairs(daemon: Daemon) -> None:
+    daemon.stop()
+    daemon.config_path.write_text("[direct]\nreturn_s = 0.1\n")
+    daemon.start()
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            direct = builder.conversation.go_direct()
+            sock = direct.watcher._socket
+            assert sock is not None
+            sock.shutdown(socket.SHUT_RDWR)
+            async with connect("other", socket=daemon.socket) as other, other.channel("builder") as second:
+                for number in range(3):
+                    second.send(number)
+                    assert (await builder.receive(timeout=LONG)).value == number  # type: ignore[union-attr]
+                    relayed = other.send("builder", "x", priority="critical", route="relayed", timeout=LONG)
+                    assert (await relayed).route == "relayed"
+                    assert (await builder.receive(timeout=LONG)).value == "x"  # type: ignore[union-attr]
+                    await asyncio.sleep(0.15)
+                channel.send("still here")
+                assert (await builder.receive(timeout=LONG)).value == "still here"  # type: ignore[union-attr]
 
 
 def test_who_is_over_the_descriptors_of_a_packet_is_ended(daemon: Daemon) -> None:

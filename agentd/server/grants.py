@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -130,14 +131,16 @@ class GrantsConnection:
         try:
             socket.send_fds(self._socket, [grants.encode(packet)], list(fds), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
-            log.warning("pid %d on the grants socket: %s", self.pid, error.strerror)
+            if error.errno != errno.EPIPE:  # who has just left is no news
+                log.warning("pid %d on the grants socket: %s", self.pid, error.strerror)
             self._loop.call_soon(self.close)
             return False
         return True
 
     def refuse(self, cid: int, error: AgentdError) -> None:
-        """No pair, and why."""
-        self.say(grants.Refused(cid, error.code, error.message, error.hint, error.retry_after))
+        """No pair, and why: a long reason, the receiver's own perhaps, is cut to what the client can read."""
+        most = grants.MAX_TEXT
+        self.say(grants.Refused(cid, error.code, error.message[:most], error.hint[:most], error.retry_after))
 
     def close(self) -> None:
         """The session is attached no more; what pairs it has go on."""

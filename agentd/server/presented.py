@@ -38,6 +38,9 @@ class Presented:
     def take(self, session: ServedSession, packet: grants.Present, fd: int) -> None:
         """One end presents its pair."""
         number = packet.number
+        known = self._direct.server.hub.pairs.by_number.get(number)
+        if known is not None and session in (known.sender, known.receiver):
+            return  # only its grants socket was lost, and the daemon lived on
         memory = _identity(fd)
         if memory is None or packet.lane != grants.CRITICAL:
             self._deny(session, number, "its memory is no pair's")

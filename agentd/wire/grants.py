@@ -20,7 +20,9 @@ MAX_PACKET_BYTES: Final = 8192
 MAX_FDS: Final = 4
 
 Name = Annotated[str, Meta(max_length=255)]
-Text = Annotated[str, Meta(max_length=512)]
+#: Letters of a text.
+MAX_TEXT: Final = 512
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Size = Annotated[int, Meta(ge=0, le=1 << 30)]
 
