@@ -84,6 +84,8 @@ class Channel:
     number: int
     state: str
     """`open`, `paused` or `closed`: as the receiver says, or as `end` did."""
+    left: bool
+    """Whether the receiver has closed its end, which it does when nobody reads there any more. False once ours is."""
     taken: int
     """How many records the receiver says it has taken. Not to be trusted for more than a count."""
     max_body_bytes: int

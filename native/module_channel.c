@@ -296,6 +296,12 @@ static PyObject *get_state(struct channel *self, void *Py_UNUSED(unused))
     return PyUnicode_FromString(error == 0 ? "open" : error == -EBUSY ? "paused" : "closed");
 }
 
+/* By its own gate: it takes nothing any more, whatever else is known of it. */
+static PyObject *get_left(struct channel *self, void *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(!self->closed && pair_is_own(&self->pair) && pair_peer(&self->pair) == -ESHUTDOWN);
+}
+
 static PyObject *get_taken(struct channel *self, void *Py_UNUSED(unused))
 {
     if (self->closed)
@@ -332,6 +338,7 @@ static PyMemberDef channel_members[] = {
 
 static PyGetSetDef channel_getset[] = {
     {"state", (getter)get_state, NULL, PyDoc_STR("open, paused or closed, as the receiver says."), NULL},
+    {"left", (getter)get_left, NULL, PyDoc_STR("Whether the receiver has closed its end."), NULL},
     {"taken", (getter)get_taken, NULL, PyDoc_STR("How many records the receiver says it has taken."), NULL},
     {"max_body_bytes", (getter)get_max_body, NULL, PyDoc_STR("The largest body."), NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -207,3 +207,44 @@ def _mine() -> int:
 
 def _maps() -> int:
     return Path("/proc/self/maps").read_text().count("agentd-pair")
+
+
+async def test_what_a_receiver_may_still_read_is_not_dead(daemon: Daemon) -> None:
+    daemon.config_path.write_text("[direct]\nreturn_s = 0.2\n")
+    with peer(daemon.socket, "worker", "builder") as builder:
+        async with connect("planner", socket=daemon.socket, timeout=LONG) as me, me.channel("builder") as channel:
+            channel.send("before")
+            assert await asyncio.to_thread(builder.line) == "before"
+            await asyncio.to_thread(daemon.kill)
+            builder.signal(signal.SIGSTOP)  # it can't come back
+            channel.send("meanwhile")
+            await asyncio.to_thread(daemon.start)
+            await held(lambda: channel.unknown == 1, "for the end to be seen")
+            assert (channel.state, channel.dead) == ("closed", 0)
+            builder.signal(signal.SIGCONT)
+            assert await asyncio.to_thread(builder.line) == "meanwhile"
+
+
+async def test_what_is_left_in_a_channel_that_its_sender_closes_is_read_and_not_dead(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder:
+        async with connect("planner", socket=daemon.socket) as me:
+            async with me.channel("builder") as channel:
+                channel.send("in a channel")
+            await me.send("builder", "sent", priority="critical", timeout=LONG)
+            ticket = me.post("builder", "posted", priority="critical", wait="acked")
+        assert (channel.dead, channel.unknown) == (0, 1)
+        assert ticket.outcome().state is State.UNKNOWN
+        taken = {(await builder.receive(timeout=LONG)).value for _ in range(3)}  # type: ignore[union-attr]
+        assert taken == {"in a channel", "sent", "posted"}
+
+
+async def test_what_was_delivered_stays_so_when_its_receiver_is_gone(daemon: Daemon) -> None:
+    with peer(daemon.socket, "sink", "builder") as builder:
+        async with connect("planner", socket=daemon.socket) as me, me.channel("builder") as channel:
+            read, unread = channel.send("read"), channel.send("unread")
+            builder.tell("1")
+            assert await asyncio.to_thread(builder.line) == "read"
+            builder.kill()
+            await held(lambda: channel.dead == 1, "for the end to be seen")
+            assert await channel.delivered(read, timeout=LONG)
+            assert not await channel.delivered(unread, timeout=LONG)

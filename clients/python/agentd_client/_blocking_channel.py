@@ -54,12 +54,13 @@ class Channel:
 
     @property
     def dead(self) -> int:
-        """How many the receiver had not taken when it went; 0 while it is there."""
+        """How many the receiver had not taken when it went, and never will; 0 while it is there."""
         return self.pair.dead
 
     @property
     def unknown(self) -> int:
-        """How many it had taken and not finished, of those that asked."""
+        """Of how many nobody knows: it had taken them and not finished, of those that asked; or had not taken them when
+        this end was closed."""
         return self.pair.unknown
 
     @property

@@ -129,7 +129,8 @@ class Direct(Introductions):
             if not channel.gone and channel.state != "closed":
                 return channel
             del self._channels[to]
-            self.drop(channel, "it is gone")
+            if not channel.ending:
+                self.drop(channel, "it is gone")
         if not demanded and self._relayed.get(to, 0.0) > monotonic():
             return None
         try:
@@ -142,7 +143,8 @@ class Direct(Introductions):
             self._relayed[to] = monotonic() + _RELAYED_S
             return None
         if len(self._channels) >= _MAX_CACHED:
-            oldest = next(iter(self._channels))
+            idle = (agent for agent, other in self._channels.items() if not other.tickets)
+            oldest = next(idle, next(iter(self._channels)))
             self.drop(self._channels.pop(oldest), "another channel was needed more")
         self._channels[to] = channel
         return channel

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
 
 _CRITICAL: Final = Priority.CRITICAL
+#: How long a receiver that is said to be gone may take to show that it is, and how often that is looked at.
+_DOUBT_S: Final = 1.0
+_LOOK_S: Final = 0.005
 #: How often agentd is told what was taken, while something is.
 _MEASURED_S: Final = 1.0
 
@@ -83,6 +86,8 @@ class Introductions:
                 pass
         for channel in list(self._outgoing.values()):
             channel.look()
+            if channel.tickets and channel.left:
+                self.drop(channel, "its receiver has left")
 
     def tell_measured(self) -> None:
         """How long messages took, once a second at most; called where something was taken."""
@@ -219,7 +224,7 @@ class Introductions:
     def _ended(self, number: int, why: str) -> None:
         outgoing = self._outgoing.get(number)
         if outgoing is not None:
-            self._receiver_gone(outgoing, why)
+            self._said_gone(outgoing, why, monotonic() + _DOUBT_S)
         incoming = self._incoming.get(number)
         if incoming is not None:
             self._sender_gone(incoming)
@@ -227,18 +232,29 @@ class Introductions:
     def peer_gone(self, pair: Any) -> None:
         """The process at the other end has ended."""
         if isinstance(pair, Outgoing):
-            self._receiver_gone(pair, "its process has ended")
+            self._receiver_gone(pair, "its process has ended", ended=True)
         else:
             self._sender_gone(pair)
 
-    def _receiver_gone(self, channel: Outgoing, why: str) -> None:
+    def _said_gone(self, channel: Outgoing, why: str, until: float) -> None:
+        """Agentd says so. What that means for what was not taken shows in a moment: the receiver closes its end, or its
+        process ends. If neither does, it may still read."""
+        channel.ending = True
+        channel.end()
+        if channel.left or monotonic() >= until:
+            self._receiver_gone(channel, why)
+        elif not channel.gone:
+            self.watcher.later(_LOOK_S, lambda: self._said_gone(channel, why, until))
+
+    def _receiver_gone(self, channel: Outgoing, why: str, *, ended: bool = False) -> None:
+        channel.ending = True
         channel.end()
         self.watcher.unwatch(channel.process_fd)
-        number = channel.number
 
         def gone() -> None:
-            self._outgoing.pop(number, None)
-            channel.over(why)
+            if self._outgoing.get(channel.number) is channel:
+                del self._outgoing[channel.number]
+            channel.over(why, ended=ended)
 
         self._soon(gone)
 

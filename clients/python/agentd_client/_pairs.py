@@ -87,8 +87,9 @@ class Outgoing(_native.Channel):
     tickets: dict[int, Submitted]
     max_asked: int
     gone: str  # why, once it is over
+    ending: bool  # its receiver is said to be gone, and the watcher looks whether that is so
     dead: int  # of those that were sent, how many the receiver had not taken when it went
-    unknown: int  # how many that were to be acked it had taken, and nobody knows
+    unknown: int  # of how many nobody knows: taken and not acked, or not taken by one who may still read them
 
     def begin(
         self,
@@ -108,6 +109,7 @@ class Outgoing(_native.Channel):
         self.tickets = {}
         self.max_asked = verdict_bytes // (2 * records.VERDICT_BYTES)
         self.gone = ""
+        self.ending = False
         self.dead = self.unknown = 0
 
     def ticket(
@@ -159,13 +161,19 @@ class Outgoing(_native.Channel):
             del self.tickets[position]
             call.settle()
 
-    def over(self, why: str) -> None:
-        """The receiver is gone: say of each message what can be known."""
+    def over(self, why: str, *, ended: bool = False) -> None:
+        """It is over: say of each message what can be known. What was not taken is dead only if the receiver reads no
+        more: its process has ended, or it has closed its end. Else it may still be read."""
         if self.gone:
             return
         self.gone = why or "it is gone"
+        never = self.left or ended
         self._hear()
-        self.dead = max(0, self.sent - self.taken)
+        untaken = max(0, self.sent - self.taken)
+        if never:
+            self.dead = untaken
+        else:
+            self.unknown = untaken
         tickets, self.tickets = self.tickets, {}
         for position, call in tickets.items():
             if self.is_delivered(position) and call.waits_for is State.DELIVERED:
@@ -173,8 +181,10 @@ class Outgoing(_native.Channel):
             elif self.is_delivered(position):
                 self.unknown += 1
                 self.tell(call, position, State.UNKNOWN, f"{self.agent}: {self.gone}; whether it was done is unknown")
-            else:
+            elif never:
                 self.tell(call, position, State.DEAD, f"{self.agent}: {self.gone}, and it had not taken it")
+            else:
+                self.tell(call, position, State.UNKNOWN, f"{self.agent}: {self.gone}; whether it is read is unknown")
             call.settle()
         self.release()
 

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import grants
@@ -29,6 +30,7 @@ class Watcher:
         self._poll = select.poll()
         self._processes: dict[int, Any] = {}  # pidfd to the pair whose other end that is
         self._todo: deque[Callable[[], None]] = deque()
+        self._timed: list[tuple[float, Callable[[], None]]] = []
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._bell, select.POLLIN)
         self._over = False
@@ -96,9 +98,13 @@ class Watcher:
         if self._processes.pop(pidfd, None) is not None:
             self._poll.unregister(pidfd)
 
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do that after so long."""
+        self._timed.append((monotonic() + seconds, action))
+
     def _run(self) -> None:
         while not self._over:
-            for fd, _ in self._poll.poll():
+            for fd, _ in self._poll.poll(self._patience_ms()):
                 if fd == self._bell:
                     self._do()
                 elif fd in self._processes:
@@ -112,6 +118,17 @@ class Watcher:
             os.close(bell)
         self._work()
         self._disconnect()
+
+    def _patience_ms(self) -> float | None:
+        """Until the next of what is to be done later; does what is due."""
+        if not self._timed:
+            return None
+        now = monotonic()
+        due = [action for when, action in self._timed if when <= now]
+        self._timed = [timed for timed in self._timed if timed[0] > now]
+        for action in due:
+            action()
+        return 1000 * max(0.0, min(timed[0] for timed in self._timed) - now) if self._timed else None
 
     def _do(self) -> None:
         try:
