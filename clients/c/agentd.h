@@ -13,7 +13,7 @@
  * the other .c files here and native/{mailbox,pair,ring}.c; it needs Linux 5.14 and nothing else.
  *
  * One thread at a time uses an agent and its channels. The library has no thread of its own: agents are introduced to
- * this one while it is in agentd_receive(), agentd_verdict(), agentd_open() or agentd_process(), so be there often.
+ * this one while it is in agentd_receive(), agentd_verdict(), agentd_open() or agentd_process(): be there every second.
  *
  * Functions that return int give 0 or more, or -errno, and agentd_why() says it in words. After a fork the agent is the
  * parent's alone.
