@@ -182,7 +182,7 @@ static void read_main(struct agentd *agent)
 /* The other end's process has ended. */
 static void end_link(struct agentd *agent, struct link *link)
 {
-    link->ended = true;
+    link->ended = link->process_ended = true;
     epoll_ctl(agent->epoll_fd, EPOLL_CTL_DEL, link->process_fd, NULL);
 }
 

@@ -35,7 +35,7 @@ enum agentd_state {
     AGENTD_EXPIRED = 2, /* it was read after its time, and not seen by the application */
     AGENTD_DEAD = 3,    /* rejected, or never taken */
     AGENTD_REPLIED = 4,
-    AGENTD_UNKNOWN = 5, /* the receiver had taken it, and is gone */
+    AGENTD_UNKNOWN = 5, /* the receiver had taken it and is gone, or is cut off and may still take it */
 };
 
 /* What failed last in this thread; begins with the daemon's code where it was the daemon that refused. */

@@ -22,7 +22,8 @@ struct link {
     int memory_fd; /* kept to be presented when the daemon comes back */
     int bell_fd;   /* of the other end */
     int process_fd;
-    bool ended; /* the other end is gone, by other evidence than its gate */
+    bool ended;         /* the other end is gone, by other evidence than its gate */
+    bool process_ended; /* by this one, which leaves no doubt */
 };
 
 struct incoming {
@@ -48,6 +49,7 @@ struct agentd_channel {
     struct asked *asked; /* those that there is no verdict on yet */
     uint32_t n_asked;
     uint32_t max_asked;
+    bool doubted;  /* whether its receiver has really left */
     uint8_t *copy; /* of the verdict that was read last */
 };
 

@@ -7,6 +7,9 @@
 _Static_assert((int)AGENTD_JSON == (int)RECORD_JSON, "the same numbers as in a record");
 _Static_assert((int)AGENTD_REPLIED == (int)RECORD_REPLIED, "the same numbers as in a verdict");
 
+/* How long a receiver that is said to be gone may take to show it, and how often that is looked at. */
+enum { DOUBT_MS = 1000, LOOK_MS = 5 };
+
 static int refusal(const struct agentd_channel *channel, int error, size_t size)
 {
     switch (error) {
@@ -175,17 +178,36 @@ static int hear_verdict(struct agentd_channel *channel, struct agentd_verdict *v
     return found;
 }
 
+/* Whether nobody reads there any more. That agentd calls a pair over does not say so: a stopped one may read on. */
+static bool has_left(const struct agentd_channel *channel)
+{
+    return channel->link.process_ended || pair_peer(&channel->pair) == -ESHUTDOWN;
+}
+
+/* A receiver that is said to be gone closes its end, or its process ends: give it a moment, once. */
+static void wait_for_certainty(struct agentd_channel *channel)
+{
+    int64_t until = clock_ns(CLOCK_MONOTONIC) + (int64_t)DOUBT_MS * 1000000;
+
+    while (!channel->doubted && channel->n_asked && !has_left(channel) && clock_ns(CLOCK_MONOTONIC) < until)
+        if (process(channel->agent, LOOK_MS))
+            break;
+    channel->doubted = true;
+}
+
 /* The receiver is gone: what can be known of the oldest that there is no verdict on. */
 static int conclude(struct agentd_channel *channel, struct agentd_verdict *verdict)
 {
-    bool delivered;
+    bool left = has_left(channel), delivered; /* in this order */
 
     if (channel->n_asked == 0)
         return failed(-ESHUTDOWN, "%s is gone", channel->to);
     *verdict = (struct agentd_verdict){.position = channel->asked[0].position, .content = AGENTD_TEXT};
     delivered = agentd_is_delivered(channel, verdict->position);
-    verdict->state = delivered ? AGENTD_UNKNOWN : AGENTD_DEAD;
-    verdict->body = delivered ? "it is gone; whether it was done is unknown" : "it is gone, and it had not taken it";
+    verdict->state = left && !delivered ? AGENTD_DEAD : AGENTD_UNKNOWN;
+    verdict->body = delivered ? "it is gone; whether it was done is unknown"
+                    : left    ? "it is gone, and it had not taken it"
+                              : "it had not taken it, and may still";
     verdict->size = strlen(verdict->body);
     forget(channel, channel->asked);
     return 1;
@@ -215,8 +237,10 @@ int agentd_verdict(struct agentd_channel *channel, int timeout_ms, struct agentd
             channel->link.ended = true; /* who writes such things is no receiver */
         if (found > 0)
             return 1;
-        if (over || found < 0)
-            return conclude(channel, verdict);
+        if (over || found < 0) {
+            wait_for_certainty(channel);
+            return found == 0 && hear_verdict(channel, verdict) > 0 ? 1 : conclude(channel, verdict);
+        }
         if (clock_ns(CLOCK_MONOTONIC) >= until)
             return hear_verdict(channel, verdict) > 0;
     }
