@@ -137,6 +137,17 @@ class Direct:
             end.reads = False
             self._refuse_waiting(session, "it is not attached any more")
 
+    def joined(self, session: ServedSession) -> None:
+        """Whom it has displaced is sent nothing any more, not by those either who have a pair to it."""
+        displaced: list[Any] = [other for other in session.agent.sessions if not other.takes and other in self._ends]
+        for other in displaced:
+            self._ends[other].reads = False
+            why = f"{other.name}'s mail is taken by another session"
+            self._refuse_waiting(other, why)
+            for pair in list(other.reads_from.values()):
+                self.end_pair(pair, why)
+            self._relays.end(other, why)
+
     def session_gone(self, session: ServedSession, why: str) -> None:
         """All its pairs are over, and whoever sleeps on one of them is woken."""
         for token in [token for token, kept in self._tokens.items() if kept[0] is session]:

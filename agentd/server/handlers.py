@@ -40,6 +40,8 @@ def hello(session: ServedSession, verb: wire.Hello, now: float) -> None:
 
 def join(session: ServedSession, verb: wire.Join, now: float) -> None:
     session.server.hub.join(session, verb, now)
+    if session.server.direct is not None:
+        session.server.direct.joined(session)
     session.handlers = JOINED
     session.push(Joined(verb.cid, session.name))
 

@@ -405,9 +405,7 @@ class Conversation(Attaching, Generic[R, P]):
         error = from_wire(message.code, message.message, message.hint, message.retry_after)
         if not message.cid:
             if isinstance(error, NameInUse):
-                self._taken_over = error
-                self.mail.lost()  # what came is the other's now
-                self.mail.wake_all()
+                self._displaced(error)
             elif isinstance(error, VersionMismatch):
                 self.close(error)
             elif message.code in _CONNECTION_CODES:
@@ -421,12 +419,18 @@ class Conversation(Attaching, Generic[R, P]):
             if call is self.joining:
                 self._join_refused(error)
 
+    def _displaced(self, error: NameInUse) -> None:
+        """Another session has our name's mail."""
+        self._taken_over = error
+        if self.direct is not None:
+            self.direct.read_no_more()
+        self.mail.lost()  # what came is the other's now
+        self.mail.wake_all()
+
     def _join_refused(self, error: AgentdError) -> None:
         """The first time the caller hears of it. Later, what can still be done is done."""
         if self._joined and isinstance(error, NameInUse):
-            self._taken_over = error  # the next connection only sends
-            self.mail.lost()  # what came is the other's now
-            self.mail.wake_all()
+            self._displaced(error)  # the next connection only sends
         elif not self._joined or not error.retryable:
             for call in self._open.values():
                 call.error = error  # what was said behind the Join was not done

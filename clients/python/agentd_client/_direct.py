@@ -163,7 +163,7 @@ class Direct(Introductions):
     def take(self, conversation: Conversation[Any, Any]) -> DirectRecord | None:
         """The next message for inbox() or receive(), if they have the lane. Now and then one of another lane comes
         first, where there is one."""
-        if self.reader is not None or self._closed:
+        if self.reader is not None or self.mailbox.closed:
             return None
         self._in_a_row += 1
         if self._in_a_row > _IN_A_ROW:
@@ -176,7 +176,7 @@ class Direct(Introductions):
 
     def may_sleep(self) -> bool:
         """Whether there is no mail here, and a doorbell will ring when there is."""
-        if self.reader is not None or self._closed:
+        if self.reader is not None or self.mailbox.closed:
             return True
         if self.mailbox.sampled:
             self.tell_measured()
@@ -196,19 +196,19 @@ class Direct(Introductions):
         self._conversation.io.soon(self._give_it_away)
 
     def _give_it_away(self) -> None:
-        if self.reader is not None and not self._closed:
+        if self.reader is not None and not self.mailbox.closed:
             self._conversation.io.unwatch(self.mailbox.fileno())
 
     def vacate(self, reader: object) -> None:
         """inbox() has it again."""
-        if self.reader is reader and not self._closed:
+        if self.reader is reader and not self.mailbox.closed:
             self.reader = None
             self.mailbox.spin_ns = 0
             self.mailbox.makes(self._record)
             self._conversation.io.soon(self._have_it_back)
 
     def _have_it_back(self) -> None:
-        if self.reader is None and not self._closed:
+        if self.reader is None and not self.mailbox.closed:
             self._conversation.io.watch(self.mailbox.fileno(), self._rung)
             self._conversation.mail.wake_all()
 
@@ -231,17 +231,11 @@ class Direct(Introductions):
         for channel in list(self._outgoing.values()):
             self.drop(channel, "the sender has left")
         self._channels.clear()
-        reader = self.reader
-        if reader is not None:
-            reader.stop()  # type: ignore[attr-defined]
         self._closed = True
         self.welcomed.set()
+        self.read_no_more()
         io = self._conversation.io
         io.unwatch(self._bell)
-        io.unwatch(self.mailbox.fileno())
-        self.mailbox.close()
-        if leave_alone(self.mailbox):
-            self.watcher.soon(self._leave_all)
         self.watcher.close()
         if not self.mailbox.busy:
             self._leave_all()
@@ -253,6 +247,17 @@ class Direct(Introductions):
         for call in self._opening.values():
             call.error = absent
             call.settle()
+
+    def read_no_more(self) -> None:
+        """Have the reader's thread come out, then leave every pair that leads here."""
+        if self.mailbox.closed:
+            return
+        if self.reader is not None:
+            self.reader.stop()  # type: ignore[attr-defined]
+        self._conversation.io.unwatch(self.mailbox.fileno())
+        self.mailbox.close()
+        if leave_alone(self.mailbox):
+            self.watcher.soon(self._leave_all)
 
     def _leave_all(self) -> None:
         """Nobody reads any more. Who sends here is told after he can see that."""

@@ -128,7 +128,10 @@ class Introductions:
         fds.clear()
         self.cores, self.about_cores = packet.cores, packet.about_cores
         self.spin_ns = int(packet.spin_us * 1000)
-        self.mailbox.add_doorbell(mail_bell)
+        try:
+            self.mailbox.add_doorbell(mail_bell)
+        except ValueError:  # nothing is read here any more
+            os.close(mail_bell)
         self.watcher.say(self._idle())
         if self.pinned is not None:
             self.watcher.say(self.pinned)
@@ -192,7 +195,7 @@ class Introductions:
         call.settle()
 
     def _offered(self, packet: grants.Offered, fds: list[int]) -> None:
-        if self._closed:
+        if self.mailbox.closed:
             self.watcher.say(grants.Mapped(packet.number, "it has just left"))
             return
         memory, bell, *process = fds
