@@ -98,17 +98,30 @@ static inline uint32_t record_overhead(uint8_t flags, uint16_t details_bytes)
     return (uint32_t)sizeof(struct record_header) + (flags & RECORD_DEADLINE ? 8 : 0) + details_bytes;
 }
 
+/* Eight bytes, loaded once: the compiler may not come back for them, whatever the other end writes meanwhile. */
+static inline uint64_t record_load(const uint8_t *bytes)
+{
+    struct unaligned {
+        uint64_t word;
+    } __attribute__((packed, may_alias));
+
+    return ((const volatile struct unaligned *)(const void *)bytes)->word;
+}
+
 /*
  * Take apart what the other end wrote: true, or false when it can't be a record. Each number is loaded once, into
  * `record`; the body and the details still lie in shared memory, so copy them before you look into them.
  */
 static inline bool record_parse(const uint8_t *bytes, uint32_t size, struct record *record)
 {
+    uint64_t words[2];
     uint32_t overhead;
 
     if (size < sizeof record->header)
         return false;
-    memcpy(&record->header, bytes, sizeof record->header);
+    words[0] = record_load(bytes);
+    words[1] = record_load(bytes + 8);
+    memcpy(&record->header, words, sizeof record->header);
     if (record->header.flags == 0 && record->header.details_bytes == 0) {
         /* Most have nothing before the body; the processor guesses so, and reads on before the header is here. */
         record->deadline_ns = 0;
@@ -122,7 +135,7 @@ static inline bool record_parse(const uint8_t *bytes, uint32_t size, struct reco
     record->deadline_ns = 0;
     bytes += sizeof record->header;
     if (record->header.flags & RECORD_DEADLINE) {
-        memcpy(&record->deadline_ns, bytes, sizeof record->deadline_ns);
+        record->deadline_ns = record_load(bytes);
         bytes += sizeof record->deadline_ns;
     }
     record->details = bytes;
