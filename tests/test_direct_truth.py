@@ -217,6 +217,8 @@ async def test_what_a_receiver_may_still_read_is_not_dead(daemon: Daemon) -> Non
             assert await asyncio.to_thread(builder.line) == "before"
             await asyncio.to_thread(daemon.kill)
             builder.signal(signal.SIGSTOP)  # it can't come back
+            status = Path(f"/proc/{builder.process.pid}/status")
+            await asyncio.to_thread(wait_until, lambda: "T (stopped)" in status.read_text())
             channel.send("meanwhile")
             await asyncio.to_thread(daemon.start)
             await held(lambda: channel.unknown == 1, "for the end to be seen")
