@@ -43,10 +43,10 @@ _NOT_BUILT = "this version does not have it"
 _IO_ERROR = 74
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Descriptors that are not connections, and how many a connection takes: its socket and its process, and where it is
-#: attached to shared memory a second socket, two doorbells and a relay's.
+#: attached to shared memory a second socket, two doorbells, a relay's and its receiver's process.
 _SPARE_FDS = 32
 _FDS_A_CONNECTION = 2
-_FDS_ATTACHED = 4
+_FDS_ATTACHED = 5
 
 
 def main() -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
 from daemons import Daemon, wait_until
 from peers import peer
 from test_direct_truth import _pairs
@@ -12,7 +14,7 @@ from agentd.host.config import DirectLimits
 from agentd.hub.pairs import Pairs
 from agentd.hub.session import Session
 from agentd.wire.messages import Priority
-from agentd_client import connect
+from agentd_client import State, blocking, connect, errors
 
 LONG = 20.0
 
@@ -33,12 +35,45 @@ def test_a_daemon_that_follows_soon_gives_other_numbers() -> None:
             pairs.close(number)
 
 
-async def test_a_channel_outlives_daemon_after_daemon(daemon: Daemon) -> None:
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_a_channel_outlives_daemon_after_daemon(daemon: Daemon, end: str) -> None:
     with peer(daemon.socket, "worker", "builder") as builder:
         async with connect("planner", socket=daemon.socket, timeout=LONG) as me, me.channel("builder") as channel:
             for number in range(5):
-                await asyncio.to_thread(daemon.kill)
+                await asyncio.to_thread(getattr(daemon, end))
                 await asyncio.to_thread(daemon.start)
                 await asyncio.to_thread(wait_until, lambda: _pairs(daemon) == 3, "for the pair and both relays")
                 channel.send(str(number))
                 assert await asyncio.to_thread(builder.line) == str(number)
+
+
+async def test_what_was_relayed_and_may_still_be_read_is_unknown_when_agentd_stops(daemon: Daemon) -> None:
+    with peer(daemon.socket, "sink", "builder") as builder:
+        async with connect("planner", socket=daemon.socket, timeout=LONG) as me:
+            options: Any = {"priority": "critical", "route": "relayed", "timeout": LONG}
+            await me.send("builder", "opens the ring", **options)
+            sending = asyncio.create_task(me.send("builder", "relayed", wait="acked", **options))
+            await asyncio.to_thread(wait_until, lambda: _relayed(daemon) == 2, "for it to be written")
+            await asyncio.to_thread(daemon.stop)
+            assert (await sending).state is State.UNKNOWN
+            builder.tell("2")
+            assert [await asyncio.to_thread(builder.line) for _ in range(2)] == ["opens the ring", "relayed"]
+            await asyncio.to_thread(daemon.start)
+
+
+async def test_what_was_relayed_to_one_that_is_killed_is_dead(daemon: Daemon) -> None:
+    with peer(daemon.socket, "sink", "builder") as builder:
+        async with connect("planner", socket=daemon.socket, timeout=LONG) as me:
+            options: Any = {"priority": "critical", "route": "relayed", "timeout": LONG}
+            await me.send("builder", "opens the ring", **options)
+            sending = asyncio.create_task(me.send("builder", "relayed", wait="acked", **options))
+            await asyncio.to_thread(wait_until, lambda: _relayed(daemon) == 2, "for it to be written")
+            builder.kill()
+            with pytest.raises(errors.Undelivered) as caught:
+                await sending
+            assert caught.value.receipt.state is State.DEAD
+
+
+def _relayed(daemon: Daemon) -> int:
+    with blocking.connect(socket=daemon.socket) as me:
+        return me.stats().registries["direct"]["relayed"]

@@ -6,6 +6,7 @@ A full ring is backpressure to the caller: nothing is kept here but what is need
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from agentd._native import Channel, message_id
@@ -22,12 +23,15 @@ _RETRY_S: Final = 0.01
 class Relay:
     """Into one session's ring of one lane."""
 
-    def __init__(self, hub: Hub, channel: Channel, agent: str, verdict_bytes: int) -> None:
+    def __init__(
+        self, hub: Hub, channel: Channel, agent: str, verdict_bytes: int, ended: Callable[[], bool] = lambda: False
+    ) -> None:
         self._hub = hub
         self._channel = channel
         self._agent = agent
         self._max_out = verdict_bytes // (2 * VERDICT_BYTES)  # the other half is for replies
         self.out: dict[int, Entry] = {}  # by position: those whose end is not known
+        self._ended = ended  # whether its process has
         self.over = False
 
     def carry(self, entry: Entry, deadline: float | None) -> None:
@@ -95,16 +99,24 @@ class Relay:
         else:
             receipts.end(entry, ACKED, now, self._agent)
 
+    @property
+    def certain(self) -> bool:
+        """Whether the receiver surely reads no more: then what it has not taken is dead."""
+        return self._channel.left or self._ended()
+
     def end(self, now: float, why: str) -> None:
-        """The receiver is gone: what it had not taken is dead, what it had is unknown."""
+        """The receiver is gone: what it had not taken is dead if it reads no more, what it had is unknown."""
         if self.over:
             return
         self.over = True
+        never = self.certain
         self.look(now)
         for entry in self.out.values():
             if entry.state is DELIVERED:
                 self._hub.receipts.lose(entry, now, self._agent, f"{why}; whether it was done is unknown")
-            else:
+            elif never:
                 self._hub.dead.add(entry, now, self._agent, why, store=False)
+            else:
+                self._hub.receipts.lose(entry, now, self._agent, f"{why}; whether it is read is unknown")
         self.out.clear()
         self._channel.close()

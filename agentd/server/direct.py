@@ -76,6 +76,7 @@ class Direct:
         self._relays = Relays(server, lane)
         self._huge_pages = self.limits.huge_pages
         self._my_process = -1
+        self._stopping = False
         lane.invite = self._invite_for_relay
 
     def open(self) -> None:
@@ -84,9 +85,11 @@ class Direct:
         self._my_process = os.pidfd_open(os.getpid())
 
     def close(self) -> None:
-        """The daemon ends; pairs go on without it."""
+        """The daemon ends; pairs go on without it, so nobody is told that they are over."""
         if self._my_process < 0:
             return
+        self._stopping = True
+        self._relays.stopping()
         for session, end in list(self._ends.items()):
             end.connection.close()
             self.session_gone(session, "agentd is stopping")
@@ -363,7 +366,7 @@ class Direct:
             return
         for other in (pair.receiver,) if pair.number in self._offered else (pair.sender, pair.receiver):
             end = None if other is None or other is tell else self._ends.get(other)  # type: ignore[call-overload]
-            if end is not None:
+            if end is not None and not self._stopping:
                 end.connection.say(grants.Closed(pair.number, why[:500]))
         self._answered(pair.number, why)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Final
+import select
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from agentd import _native
 from agentd.hub.pairs import Pair
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 #: At first after so long, then more seldom.
 _FIRST_LOOK_S: Final = 0.001
 _LAST_LOOK_S: Final = 0.1
+#: How long a receiver whose session is over may take to close its end or to end, and how often that is looked at.
+_DOUBT_S: Final = 1.0
+_CERTAIN_S: Final = 0.005
 
 
 class Relays:
@@ -28,6 +33,9 @@ class Relays:
         self._server = server
         self._lane = lane
         self.bell = -1
+        self._processes: dict[Relay, int] = {}
+        self._ending: dict[Relay, tuple[asyncio.TimerHandle, str]] = {}
+        self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._pause_s = _FIRST_LOOK_S
         lane.look_again = self._relayed
@@ -36,6 +44,13 @@ class Relays:
         """The loop runs."""
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._server.loop.add_reader(self.bell, self._rung)
+
+    def stopping(self) -> None:
+        """What is not certain now will never be."""
+        self._closing = True
+        for relay, (timer, why) in list(self._ending.items()):
+            timer.cancel()
+            self._end(relay, why, 0.0)
 
     def close(self) -> None:
         """The daemon ends."""
@@ -62,14 +77,29 @@ class Relays:
         except OSError:
             os.close(bell)
             raise
-        relay = Relay(self._server.hub, channel, pair.receiver.name, limits.verdict_bytes)
-        self._lane.relays[pair.receiver] = relay
+        receiver: Any = pair.receiver
+        process = -1 if receiver.pidfd is None else os.dup(receiver.pidfd)
+        relay = Relay(self._server.hub, channel, receiver.name, limits.verdict_bytes, partial(_has_ended, process))
+        self._processes[relay] = process
+        self._lane.relays[receiver] = relay
 
     def end(self, pair_of: object, why: str) -> None:
         """The session reads nothing any more."""
         relay = self._lane.relays.pop(pair_of, None)  # type: ignore[call-overload]
         if relay is not None:
-            relay.end(self._server.now(), why)
+            self._end(relay, why, self._server.loop.time() + _DOUBT_S)
+
+    def _end(self, relay: Relay, why: str, until: float) -> None:
+        """A session's end comes a moment before its process's: look again, until what it left unread is surely dead."""
+        if relay.out and not relay.certain and self._server.loop.time() < until and not self._closing:
+            timer = self._server.loop.call_later(_CERTAIN_S, self._end, relay, why, until)
+            self._ending[relay] = timer, why
+            return
+        self._ending.pop(relay, None)
+        relay.end(self._server.now(), why)
+        if (process := self._processes.pop(relay, -1)) >= 0:
+            os.close(process)
+        self._server.flush(self._server.now())
 
     def _relayed(self) -> None:
         self._pause_s = _FIRST_LOOK_S
@@ -98,3 +128,12 @@ class Relays:
         if undelivered:
             self._look_again()
         self._server.flush(now)
+
+
+def _has_ended(pidfd: int) -> bool:
+    """Whether that process has; False where none is known."""
+    if pidfd < 0:
+        return False
+    watched = select.poll()
+    watched.register(pidfd, select.POLLIN)
+    return bool(watched.poll(0))

@@ -102,6 +102,8 @@ class Server:
         listener.close()
         for session in self.sessions:
             session.credit = 0  # what one of them leaves behind is for the next start, not for those that go next
+        if self.direct is not None:
+            self.direct.close()  # first: a session's end is that of its pairs
         for session in [*self.sessions, *self._turned_away]:
             session.say_goodbye("agentd is stopping")
         await self._wait_closed()
@@ -109,8 +111,6 @@ class Server:
             self._timer.cancel()
         if self.supervision is not None:
             self.supervision.close()
-        if self.direct is not None:
-            self.direct.close()
         self.measures.close()
 
     # Sessions.
