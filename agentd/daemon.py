@@ -27,7 +27,8 @@ from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
 from agentd.lanes.critical import CriticalLane
 from agentd.lanes.normal import NormalLane
-from agentd.server.direct import Direct, no_shared_memory
+from agentd.server.direct import Direct
+from agentd.server.ends import no_shared_memory
 from agentd.server.grants import GrantsDoor
 from agentd.server.keeper import Keeper
 from agentd.server.listener import bind_socket, inode_of, remove_socket

@@ -20,6 +20,7 @@ from agentd.host.topology import Topology
 from agentd.hub.agents import Agent
 from agentd.hub.pairs import Pair
 from agentd.lanes.critical import CriticalLane
+from agentd.server.ends import End, pinned_to
 from agentd.server.grants import GrantsConnection
 from agentd.server.presented import Presented
 from agentd.server.relays import Relays
@@ -38,21 +39,6 @@ _PAGES_BYTES: Final = 3 * 4096
 _MAX_WAITING: Final = 64
 #: How long an invited agent has to attach.
 _INVITED_S: Final = 5.0
-
-
-class End:
-    """An attached session: its connection, and the daemon's own descriptors of its doorbells."""
-
-    def __init__(self, connection: GrantsConnection) -> None:
-        self.connection = connection
-        self.mail_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.verdict_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.reads = False
-
-    def close(self) -> None:
-        """The client has its own."""
-        os.close(self.mail_bell)
-        os.close(self.verdict_bell)
 
 
 class Direct:
@@ -448,19 +434,3 @@ class Direct:
             "relays": sum(relay is not None for relay in self._lane.relays.values()),
             "presented": len(self._presented.by_number),
         }
-
-
-def pinned_to(setting: str) -> list[int]:
-    """The cores that direct.pin names; none for `off`."""
-    return [int(part) for part in setting.split(",") if part.strip().isdigit()]
-
-
-def no_shared_memory(enabled: bool) -> str:
-    """Why there is none between agents; empty where there is: tried, not looked up."""
-    if not enabled:
-        return "direct.enabled is false"
-    try:
-        os.close(_native.create_pair(grants.CRITICAL, 0, 4096, 4096, False))
-    except OSError as error:
-        return f"no sealed memory can be made: {error.strerror}"
-    return ""
