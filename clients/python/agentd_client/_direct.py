@@ -115,6 +115,10 @@ class Direct(Introductions):
                 if until is not None and monotonic() >= until:
                     raise Timeout(f"No channel to {to} in time")
                 yield call, until
+        except GeneratorExit:
+            if call.answer is not None:  # it came, and nobody is there to have it
+                self.drop(call.answer, "nobody waited for it any more")
+            raise
         finally:
             self._opening.pop(call.cid, None)
         if call.error is not None:

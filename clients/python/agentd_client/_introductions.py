@@ -124,6 +124,9 @@ class Introductions:
                 os.close(fd)
 
     def _welcomed(self, packet: grants.Attached, fds: list[int]) -> None:
+        if len(fds) != 2:  # no descriptor was left for them
+            self.watcher.disconnect("this process has too many files open")
+            return
         mail_bell, verdict_bell = fds
         fds.clear()
         self.cores, self.about_cores = packet.cores, packet.about_cores
@@ -158,6 +161,9 @@ class Introductions:
         self.watcher.say(grants.Present(pair.number, grants.CRITICAL, sends, peer, ring, verdicts), pair.memory_fd)
 
     def _granted(self, packet: grants.Granted, fds: list[int]) -> None:
+        if len(fds) < 2:
+            self._not_opened(packet, "this process has too many files open")
+            return
         memory, bell, *process = fds
         try:
             channel = Outgoing(
@@ -171,9 +177,7 @@ class Introductions:
                 refuser(packet.agent, _CRITICAL),
             )
         except OSError as error:
-            failed = LaneUnavailable(f"No channel to {packet.agent}: {error.strerror}", "Messages are relayed.")
-            self.watcher.say(grants.Closed(packet.number, str(error.strerror)))
-            self._soon(lambda: self._opened(packet.cid, None, failed))
+            self._not_opened(packet, str(error.strerror))
             return
         fds.clear()
         process_fd = process[0] if process else -1
@@ -184,6 +188,11 @@ class Introductions:
         self._outgoing[packet.number] = channel
         self.watcher.watch(process_fd, channel)
         self._soon(lambda: self._opened(packet.cid, channel, None))
+
+    def _not_opened(self, packet: grants.Granted, why: str) -> None:
+        failed = LaneUnavailable(f"No channel to {packet.agent}: {why}", "Messages are relayed.")
+        self.watcher.say(grants.Closed(packet.number, why))
+        self._soon(lambda: self._opened(packet.cid, None, failed))
 
     def _opened(self, cid: int, channel: Outgoing | None, error: AgentdError | None) -> None:
         call = self._opening.pop(cid, None)
@@ -197,6 +206,9 @@ class Introductions:
     def _offered(self, packet: grants.Offered, fds: list[int]) -> None:
         if self.mailbox.closed:
             self.watcher.say(grants.Mapped(packet.number, "it has just left"))
+            return
+        if len(fds) < 2:
+            self.watcher.say(grants.Mapped(packet.number, "it has too many files open"))
             return
         memory, bell, *process = fds
         try:
@@ -277,7 +289,9 @@ class Introductions:
                 call.settle()
             if self.attached.settled:
                 self.attached = Call(0)
-            self._pending = False
+                self._pending = False
+            else:
+                self._attached(gone)  # whoever waits for it is told: nobody would ask again for him
 
         self._soon(told)
 

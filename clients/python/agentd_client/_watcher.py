@@ -155,6 +155,11 @@ class Watcher:
         self._socket = sock
         self._poll.register(sock, select.POLLIN)
 
+    def disconnect(self, why: str) -> None:
+        """Be attached no more."""
+        self._disconnect()
+        self._direct.detached(why)
+
     def _disconnect(self) -> None:
         if self._socket is not None:
             self._poll.unregister(self._socket)
@@ -175,7 +180,6 @@ class Watcher:
         if packet is None:
             for fd in fds:
                 os.close(fd)
-            self._disconnect()
-            self._direct.detached("agentd has closed the grants socket")
+            self.disconnect("agentd has closed the grants socket")
             return
         self._direct.heard(packet, fds)

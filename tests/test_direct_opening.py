@@ -1,0 +1,101 @@
+"""What goes wrong while a client attaches, or opens a channel, ends there: nothing hangs, nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+from daemons import Daemon
+from test_direct_grants import attachment
+from test_direct_registry import pairs_of
+from test_direct_truth import held
+
+from agentd_client import State, blocking, connect
+
+LONG = 20.0
+
+
+async def test_an_opening_that_is_cancelled_when_it_is_done_leaves_no_channel(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder"):
+            pass
+        direct = me.conversation.direct
+        assert direct is not None
+        for _ in range(5):
+            opening = asyncio.create_task(me.channel("builder").__aenter__())
+            while not direct._opening:
+                await asyncio.sleep(0)
+            next(iter(direct._opening.values())).when_settled(partial(_cancel, opening))
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        await held(lambda: not direct._outgoing, "for the channels to be left")
+        for _ in range(400):
+            if await asyncio.to_thread(pairs_of, daemon) == 2:  # those that relay
+                return
+    pytest.fail("agentd still has the pairs")
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+
+
+async def test_who_is_turned_away_at_the_grants_socket_is_relayed(daemon: Daemon) -> None:
+    with blocking.connect("other", socket=daemon.socket) as other:
+        path = attachment(other).socket
+    with ExitStack() as stack:
+        for _ in range(64):  # as many strangers as may stand there
+            silent = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            silent.connect(path)
+        async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
+            receipt = await asyncio.wait_for(me.send("builder", "x", priority="critical"), LONG)
+            assert receipt.state is State.ACCEPTED
+
+
+#: In a process of its own, whose descriptors run out.
+_FULL = """
+import asyncio, os, resource, sys
+from agentd_client import connect, errors
+
+async def main():
+    async with connect("builder", socket=sys.argv[1]) as builder, connect("planner", socket=sys.argv[1]) as me:
+        await me.send("builder", "x", priority="critical")
+        await builder.receive()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for spare in range(7):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
+            full = []
+            try:
+                while True:
+                    full.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                pass
+            for fd in full[:spare]:
+                os.close(fd)
+            try:
+                async with me.channel("builder"):
+                    print("opened")
+            except errors.AgentdError as error:
+                print(error.code)
+            for fd in full[spare:]:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            async with me.channel("builder") as channel:
+                channel.send(spare)
+                assert (await builder.receive()).value == spare
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_without_descriptors_is_refused_by_name_and_goes_on(daemon: Daemon) -> None:
+    command = [sys.executable, "-P", "-c", _FULL, str(daemon.socket)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[0] == "limit_reached"
+    assert set(done.stdout.split()) <= {"limit_reached", "lane_unavailable", "opened"}
