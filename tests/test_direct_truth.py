@@ -250,3 +250,23 @@ async def test_what_was_delivered_stays_so_when_its_receiver_is_gone(daemon: Dae
             await held(lambda: channel.dead == 1, "for the end to be seen")
             assert await channel.delivered(read, timeout=LONG)
             assert not await channel.delivered(unread, timeout=LONG)
+
+
+async def test_requests_given_up_take_no_room_from_the_verdicts_of_others(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        await me.send("builder", "opens the channel", priority="critical", timeout=LONG)
+        taken = [await builder.receive(timeout=LONG)]
+        with pytest.raises(errors.Backpressure, match="wait for builder to finish"):
+            while True:
+                with pytest.raises(errors.Timeout):
+                    await me.request("builder", "?", timeout=0.001, priority="critical", ttl=LONG)
+                taken.append(await builder.receive(timeout=LONG))
+        assert len(taken) == 64
+        for message in taken:
+            assert message is not None
+            await message.reject("x" * 1000)  # the longest verdicts there are
+        sending = asyncio.create_task(me.send("builder", "x", priority="critical", wait="acked", timeout=LONG))
+        last = await builder.receive(timeout=LONG)
+        assert last is not None
+        await last.ack()
+        assert (await sending).state is State.ACKED

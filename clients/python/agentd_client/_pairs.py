@@ -149,17 +149,23 @@ class Outgoing(_native.Channel):
             state = records.STATES.get(code)
             if call is None or state is None:
                 continue
-            asks = isinstance(call, Question)
             if code == records.REPLIED and isinstance(call, Question):
                 call.reply = (records.CONTENTS.get(content, Content.BYTES), payload)
             note = "" if code in (records.ACKED, records.REPLIED) else records.verdict_text(payload)
             if code == records.EXPIRED:
                 note = note or "it came too late"
             self.tell(call, position, state, note)
-            if asks and code == records.ACKED:
+            if code == records.ACKED and isinstance(call, Question) and not call.given_up:
                 continue  # the reply may still come
             del self.tickets[position]
             call.settle()
+
+    def give_up(self, position: int, question: Question) -> None:
+        """Nobody waits for the reply any more. The room for its verdict stays taken until that has come, or what is
+        said of other messages might find none."""
+        if question.answer.state is State.ACKED:
+            self.tickets.pop(position, None)
+        question.given_up = True
 
     def over(self, why: str, *, ended: bool = False) -> None:
         """It is over: say of each message what can be known. What was not taken is dead only if the receiver reads no
@@ -199,6 +205,8 @@ class Outgoing(_native.Channel):
 
 class Question(Submitted, eq=False):
     """A request from ring to ring."""
+
+    given_up: bool = False
 
     reply: tuple[Content, bytes] | None = None
 

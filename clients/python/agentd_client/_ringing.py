@@ -153,7 +153,7 @@ def request(direct: Direct, to: str, body: object, timeout: float, options: Opti
             yield call, until
     finally:
         if not call.settled:
-            channel.tickets.pop(position, None)
+            channel.give_up(position, call)
     if call.reply is None:
         raise _why_not(to, call)
     reply_content, reply = call.reply
