@@ -74,6 +74,7 @@ def test_nobody_answers_for_another(daemon: Daemon) -> None:
 def test_an_offer_that_is_never_answered_is_withdrawn(daemon: Daemon) -> None:
     with ends(daemon, "builder", "planner") as [(builder, reads), (_, opens)]:
         read(reads)
+        wait_until(lambda: kept(builder, "direct", "relays") == 1)
         before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
         for cid in range(1, 4):
             opens.send(grants.encode(grants.Open(cid, "builder", grants.CRITICAL)))
@@ -82,7 +83,7 @@ def test_an_offer_that_is_never_answered_is_withdrawn(daemon: Daemon) -> None:
             assert isinstance(refused, grants.Refused) and refused.code == "lane_unavailable"
             assert "has not answered" in refused.message
         assert (kept(builder, "direct", "offered"), kept(builder, "pairs", "pairs")) == (0, 1)
-        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before
+        wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before)
 
 
 def test_a_pair_whose_sender_went_before_it_was_granted_is_over(daemon: Daemon) -> None:
