@@ -228,6 +228,9 @@ class Mailbox:
     def add_doorbell(self, fd: int, /) -> None:
         """An eventfd that senders ring; it becomes the mailbox's."""
 
+    def remove_doorbell(self, fd: int, /) -> None:
+        """Close one that nobody rings any more."""
+
     def wake(self) -> None:
         """Have a thread that sleeps in here look again."""
 

@@ -74,6 +74,8 @@ static void let_go(struct mailbox_object *self)
     for (int i = 0; i < self->n_doorbells; i++)
         close(self->doorbells[i]);
     self->n_doorbells = 0;
+    PyMem_Free(self->doorbells);
+    self->doorbells = NULL;
     if (self->epoll_fd >= 0)
         close(self->epoll_fd);
     if (self->wake_fd >= 0)
@@ -203,17 +205,35 @@ static PyObject *mailbox_sweep_out(struct mailbox_object *self, PyObject *Py_UNU
 static PyObject *mailbox_add_doorbell(struct mailbox_object *self, PyObject *fd)
 {
     long doorbell = PyLong_AsLong(fd);
+    int *more;
 
     if ((doorbell == -1 && PyErr_Occurred()) || !mailbox_is_open(self))
         return NULL;
-    if (self->n_doorbells == MAILBOX_MAX_DOORBELLS) { /* agentd came back that often: the oldest has no sender left */
-        close(self->doorbells[0]);
-        memmove(self->doorbells, self->doorbells + 1, (MAILBOX_MAX_DOORBELLS - 1) * sizeof *self->doorbells);
-        self->n_doorbells--;
-    }
+    more = PyMem_Realloc(self->doorbells, ((size_t)self->n_doorbells + 1) * sizeof *more);
+    if (!more)
+        return PyErr_NoMemory();
+    self->doorbells = more;
     if (watch(self, (int)doorbell) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     self->doorbells[self->n_doorbells++] = (int)doorbell;
+    Py_RETURN_NONE;
+}
+
+static PyObject *mailbox_remove_doorbell(struct mailbox_object *self, PyObject *fd)
+{
+    long doorbell = PyLong_AsLong(fd);
+
+    if ((doorbell == -1 && PyErr_Occurred()) || !mailbox_is_open(self))
+        return NULL;
+    for (int i = 0; i < self->n_doorbells; i++) {
+        if (self->doorbells[i] != doorbell)
+            continue;
+        /* Senders hold the same eventfd: closing ours alone would leave it in the epoll, rung for ever. */
+        epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, (int)doorbell, NULL);
+        close((int)doorbell);
+        self->doorbells[i] = self->doorbells[--self->n_doorbells];
+        break;
+    }
     Py_RETURN_NONE;
 }
 
@@ -322,6 +342,7 @@ static PyMethodDef mailbox_methods[] = {
     {"samples", (PyCFunction)mailbox_samples, METH_NOARGS, PyDoc_STR("How long some records took, since last asked.")},
     {"sweep", (PyCFunction)mailbox_sweep_out, METH_NOARGS, PyDoc_STR("Let go of what is over.")},
     {"add_doorbell", (PyCFunction)mailbox_add_doorbell, METH_O, PyDoc_STR("An eventfd that senders ring.")},
+    {"remove_doorbell", (PyCFunction)mailbox_remove_doorbell, METH_O, PyDoc_STR("One that nobody rings any more.")},
     {"wake", (PyCFunction)mailbox_wake, METH_NOARGS, PyDoc_STR("Have who sleeps here look again.")},
     {"interrupt", (PyCFunction)mailbox_interrupt, METH_NOARGS, PyDoc_STR("Have who waits here come back.")},
     {"makes", (PyCFunction)mailbox_makes, METH_O, PyDoc_STR("What receive() makes from now on.")},

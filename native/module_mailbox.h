@@ -4,7 +4,7 @@
 
 #include "module.h"
 
-enum { MAILBOX_MAX_DOORBELLS = 16, MAILBOX_MAX_SAMPLES = 64 };
+enum { MAILBOX_MAX_SAMPLES = 64 };
 
 struct mailbox_object {
     PyObject_HEAD struct mailbox mailbox;
@@ -17,7 +17,7 @@ struct mailbox_object {
     uint32_t forks;
     int epoll_fd;
     int wake_fd;
-    int doorbells[MAILBOX_MAX_DOORBELLS];
+    int *doorbells;
     int n_doorbells;
     int busy;   /* a thread reads it: nobody else may touch the list, nor unmap what is in it */
     int closed; /* its reader, if it has one, lets go of everything on its way out */

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 from typing import Any
 
 import pytest
 from daemons import Daemon, wait_until
 from peers import peer
-from test_direct_truth import _pairs
+from test_direct_truth import _pairs, held
 
 from agentd.host.config import DirectLimits
 from agentd.hub.pairs import Pairs
 from agentd.hub.session import Session
 from agentd.wire.messages import Priority
 from agentd_client import State, blocking, connect, errors
+from agentd_client.receipt import Call
 
 LONG = 20.0
 
@@ -77,3 +80,22 @@ async def test_what_was_relayed_to_one_that_is_killed_is_dead(daemon: Daemon) ->
 def _relayed(daemon: Daemon) -> int:
     with blocking.connect(socket=daemon.socket) as me:
         return me.stats().registries["direct"]["relayed"]
+
+
+async def test_who_attaches_again_and_again_is_rung_and_keeps_no_bells(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            direct = builder.conversation.direct
+            assert direct is not None
+            before = len(os.listdir("/proc/self/fd"))
+            for number in range(40):
+                direct.attached = Call(0)
+                direct.renew()
+                await held(lambda: direct.attached.settled, "for it to be attached")
+                waiting = asyncio.create_task(builder.receive(timeout=LONG))
+                await asyncio.sleep(0)
+                channel.send(number)
+                assert (await waiting).value == number  # type: ignore[union-attr]
+            assert len(os.listdir("/proc/self/fd")) <= before + 4
+            direct.may_sleep()
+            assert not select.select([direct.mailbox.fileno()], [], [], 0)[0], "it is rung for ever"

@@ -40,6 +40,7 @@ class Introductions:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # there is news
         self.mailbox = _native.Mailbox(record, self._finished, self._asked_to_stop, 0)
         self._verdict_bells: list[int] = []
+        self._bells: list[tuple[int, int]] = []  # of each attachment whose pairs still ring them, the latest last
         self.attached = Call(0)  # settled when we are, or can't be: then with an error
         self._pending = False  # an attachment is under way
         self._closed = False
@@ -142,8 +143,19 @@ class Introductions:
         pairs: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._incoming.values()]
         for pair in pairs:
             self._present(pair)
+        rung = {pair.bells for pair in pairs}
+        silent = [bells for bells in self._bells if bells not in rung]
+        self._bells = [bells for bells in self._bells if bells in rung]
+        self._bells.append((mail_bell, verdict_bell))
+        if not self.mailbox.closed:
+            for mail, _ in silent:
+                self.mailbox.remove_doorbell(mail)
 
         def welcomed() -> None:
+            for _, verdicts in silent:
+                self._verdict_bells.remove(verdicts)
+                self._conversation.io.unwatch(verdicts)
+                os.close(verdicts)
             self._verdict_bells.append(verdict_bell)
             self._conversation.io.watch(verdict_bell, self._verdicts)
             self._attached(None)
@@ -181,6 +193,7 @@ class Introductions:
             return
         fds.clear()
         process_fd = process[0] if process else -1
+        channel.bells = self._bells[-1]
         channel.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
         channel.begin(self, packet.agent, packet.provenance, _CRITICAL, packet.verdict_bytes, (memory, process_fd))
         with suppress(OSError):  # where the limits allow it
@@ -224,6 +237,7 @@ class Introductions:
         incoming.direct = self
         incoming.memory_fd = memory
         incoming.process_fd = process[0] if process else -1
+        incoming.bells = self._bells[-1]
         incoming.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
         with suppress(OSError):
             incoming.lock()

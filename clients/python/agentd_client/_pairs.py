@@ -83,6 +83,7 @@ class Outgoing(_native.Channel):
     memory_fd: int
     process_fd: int
     direct: Introductions
+    bells: tuple[int, int]  # ours, which the other end rings: of the attachment that it came with
     shape: tuple[int, int, int]  # lane, and the sizes of both rings
     tickets: dict[int, Submitted]
     max_asked: int
@@ -218,6 +219,7 @@ class Incoming(_native.Incoming):
     provenance: str
     lane: Priority
     relays: bool
+    bells: tuple[int, int]  # ours, which the other end rings: of the attachment that it came with
     shape: tuple[int, int, int]
     memory_fd: int
     process_fd: int
