@@ -6,6 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -55,6 +56,20 @@ async def test_who_is_turned_away_at_the_grants_socket_is_relayed(daemon: Daemon
         async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
             receipt = await asyncio.wait_for(me.send("builder", "x", priority="critical"), LONG)
             assert receipt.state is State.ACCEPTED
+
+
+async def test_two_threads_that_want_shared_memory_at_once_have_the_same(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as me:
+        conversation = me.conversation
+        record, both = conversation.record, threading.Barrier(2)
+
+        def slow() -> Any:
+            both.wait(LONG)  # both have seen that there is none yet
+            return record()
+
+        conversation.record = slow
+        made = await asyncio.gather(*(asyncio.to_thread(conversation.go_direct) for _ in range(2)))
+        assert made[0] is made[1] is conversation.direct
 
 
 #: In a process of its own, whose descriptors run out.

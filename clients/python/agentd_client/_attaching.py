@@ -3,6 +3,7 @@ until it is needed."""
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ class Attaching(Calls):
 
     def __init__(self, hurry: Callable[[], None]) -> None:
         super().__init__(hurry)
+        self._making = allocate_lock()
         self.direct: Direct | None = None  # once shared memory is of use
         self.may_attach = True  # False where what is connected to is no daemon
         self.on_stop: Callable[[str, str], None] | None = None  # may raise, to end what waits
@@ -48,7 +50,10 @@ class Attaching(Calls):
             self.check()
             if not self.may_attach:
                 raise LaneUnavailable("Here is no shared memory between agents", "Messages are relayed.")
-            self.direct = Direct(cast(Any, self), self._face, self.record())
+            record = self.record()
+            with self._making:  # an invitation and a receiver's thread may want it at once
+                if self.direct is None:
+                    self.direct = Direct(cast(Any, self), self._face, record)
         return self.direct
 
     def ask(self, kind: type[Any], then: Callable[[Call], None], *fields: Any) -> None:
