@@ -5,9 +5,10 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+/* Edge-triggered: a ring is heard when epoll_wait() tells of it, and nobody reads the counter. */
 static int watch(struct mailbox_object *self, int fd)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.fd = fd};
 
     return epoll_ctl(self->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
@@ -228,7 +229,7 @@ static PyObject *mailbox_remove_doorbell(struct mailbox_object *self, PyObject *
     for (int i = 0; i < self->n_doorbells; i++) {
         if (self->doorbells[i] != doorbell)
             continue;
-        /* Senders hold the same eventfd: closing ours alone would leave it in the epoll, rung for ever. */
+        /* Senders hold the same eventfd: closing ours alone would leave it in the epoll. */
         epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, (int)doorbell, NULL);
         close((int)doorbell);
         self->doorbells[i] = self->doorbells[--self->n_doorbells];

@@ -5,6 +5,8 @@
 #include "module.h"
 
 enum { MAILBOX_MAX_SAMPLES = 64 };
+/* So many rung doorbells are heard at once; the others wake again. */
+enum { MAILBOX_MAX_HEARD = 16 };
 
 struct mailbox_object {
     PyObject_HEAD struct mailbox mailbox;

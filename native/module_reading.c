@@ -179,12 +179,10 @@ int mailbox_sweep(struct mailbox_object *self)
 
 void mailbox_hush(struct mailbox_object *self)
 {
-    uint64_t rung;
+    struct epoll_event rung[MAILBOX_MAX_HEARD];
 
     mailbox_disarm(&self->mailbox);
-    for (int i = 0; i < self->n_doorbells; i++)
-        (void)!read(self->doorbells[i], &rung, sizeof rung);
-    (void)!read(self->wake_fd, &rung, sizeof rung);
+    (void)!epoll_wait(self->epoll_fd, rung, MAILBOX_MAX_HEARD, 0);
 }
 
 /* Armed and still empty: 1, and the caller may sleep; 0 when there is something to do; -1. */
@@ -240,14 +238,14 @@ static void spin(struct mailbox_object *self, int64_t until_ns)
 /* Sleep until a doorbell rings; 0, or -1 with an exception set. */
 static int sleep_armed(struct mailbox_object *self, int64_t until_ns)
 {
-    struct epoll_event event;
+    struct epoll_event rung[MAILBOX_MAX_HEARD];
     int64_t left_ns = until_ns - now_ns(CLOCK_MONOTONIC);
     int timeout_ms = until_ns == INT64_MAX     ? -1
                      : left_ns <= 0            ? 0
                      : left_ns > 3600000000000 ? 3600000
                                                : (int)((left_ns + 999999) / 1000000);
     PyThreadState *state = PyEval_SaveThread();
-    int woken = epoll_wait(self->epoll_fd, &event, 1, timeout_ms), error = errno;
+    int woken = epoll_wait(self->epoll_fd, rung, MAILBOX_MAX_HEARD, timeout_ms), error = errno;
 
     PyEval_RestoreThread(state);
     if (woken < 0 && error != EINTR) {
@@ -286,7 +284,8 @@ static PyObject *wait_for_one(struct mailbox_object *self, copy_function copy, i
         empty = mailbox_arm_or_find(self);
         if (empty > 0)
             empty = sleep_armed(self, until_ns);
-        mailbox_hush(self);
+        /* A bell that rang too late to be heard here ends the next sleep for nothing, once. */
+        mailbox_disarm(&self->mailbox);
         if (empty < 0)
             return NULL;
     }
