@@ -102,7 +102,7 @@ class Conversation(Attaching, Generic[R, P]):
         self._face = face
         self._received = received
         self._posted = posted
-        self._lazily = lazily
+        self.lazily = lazily
         self._reader: FrameReader[Any] = FrameReader(DaemonMessage, _MAX_READ_BYTES)
         self._joined = False  # once, on whichever connection
         self._taken_over: AgentdError | None = None
@@ -277,7 +277,7 @@ class Conversation(Attaching, Generic[R, P]):
     def ack_answer(self, id: int) -> None:
         """The asker has its answer. Travels with the next write, or alone when none comes soon."""
         self.out.acks.append(id)
-        self._lazily()
+        self.lazily()
 
     def ack(self, received: Received) -> None:
         """Done with it. Travels with the next write; says `delivered` too where that was not said."""
@@ -315,7 +315,7 @@ class Conversation(Attaching, Generic[R, P]):
                 details = message.details
                 if details is None or not details.subscription:
                     # As arrived() does, and without its cost.
-                    if mail.granted and not mail.waiters and message.lane is _NORMAL:
+                    if mail.granted and mail.windows and not mail.waiters and message.lane is _NORMAL:
                         mail.granted -= 1
                         mail.buffer.append(message)
                     else:

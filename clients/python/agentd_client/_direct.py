@@ -189,8 +189,13 @@ class Direct(Introductions):
     def _rung(self) -> None:
         if self.reader is None:
             self.mailbox.disarm()
-            self.mailbox.sweep()
-            self._conversation.mail.wake_all()
+            waiters = self._conversation.mail.waiters
+            if len(waiters) == 1:
+                waiters.popleft().settle_at_once()
+            else:
+                self._conversation.mail.wake_all()
+            if not self._closed:
+                self.mailbox.sweep()
 
     def occupy(self, reader: object) -> None:
         """The lane is read by somebody else than inbox() from now on."""

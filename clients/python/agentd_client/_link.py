@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from agentd.wire.errors import AgentdError
 from agentd_client._joining import no_daemon, pauses
+from agentd_client._waiter import Waiter
 from agentd_client.receipt import Call, Steps
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ async def drive(steps: Steps[T]) -> T:
     """Go through a verb's steps. Cancelled, it closes them, and they clean up."""
     try:
         while True:
-            await until_settled(*next(steps))
+            call: Any
+            call, until = next(steps)
+            if isinstance(call, Waiter):
+                await call.until(until)
+            else:
+                await until_settled(call, until)
     except StopIteration as end:
         value: T = end.value
         return value

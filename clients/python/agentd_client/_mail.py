@@ -10,6 +10,7 @@ Before each write the grant is made to fit: places = granted + len(buffer). What
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,14 @@ MAX_WINDOW = 1 << 16
 _MAX_CREDIT = 1 << 20
 
 
+def _call() -> Call:
+    return Call(0)
+
+
 class Mail:
     """The inbox's side of a conversation."""
 
-    __slots__ = ("_conversation", "buffer", "granted", "late", "receiving", "waiters", "windows")
+    __slots__ = ("_conversation", "buffer", "granted", "late", "receiving", "waiter", "waiters", "windows")
 
     def __init__(self, conversation: Conversation[Any, Any]) -> None:
         self._conversation = conversation
@@ -37,7 +42,8 @@ class Mail:
         self.receiving = 0  # receive() calls that wait
         self.late = 0  # those whose time is over and whose credit is being taken back
         self.granted = 0
-        self.waiters: deque[Call] = deque()
+        self.waiters: deque[Any] = deque()  # Calls, or what the face has for them
+        self.waiter: Callable[[], Any] = _call  # makes one
 
     def _places(self) -> int:
         return self.receiving + sum(window.limit - window.unsettled for window in self.windows)
@@ -46,6 +52,9 @@ class Mail:
         """Keep it for whoever wants it, else give it back: nothing is lost, no attempt counted."""
         if self.granted:
             self.granted -= 1
+            if not self.windows and not self.receiving and not self.late:  # its credit was about to be withdrawn
+                self._conversation.give_back([message.id])
+                return
         elif len(self.buffer) >= self._places() + self.late:
             self._conversation.give_back([message.id])
             return
@@ -76,6 +85,14 @@ class Mail:
             self._conversation.give_back([self.buffer.pop().id for _ in range(excess)][::-1])
         self._conversation.say_grant()
 
+    def served(self) -> None:
+        """A place is gone with what it was for. Its credit, if that came another way, is withdrawn with the next write:
+        the next receive() may want it."""
+        if self.buffer:
+            self.shrunk()
+        elif self.granted:
+            self._conversation.lazily()
+
     def grant(self) -> Receive | None:
         """What makes the grant fit, if anything must be said."""
         if self.buffer and self.waiters:  # a place became free for what is here
@@ -101,18 +118,28 @@ class Mail:
 
     def wait(self, deadline: float | None, *, full: bool = False) -> Steps[None]:
         """Until something came, something changed, or the time is over. Who is `full` could take nothing."""
+        call = self.enlist(full)
+        if call is not None:
+            try:
+                yield call, deadline
+            finally:
+                self.waited(call)
+
+    def enlist(self, full: bool) -> Any:
+        """What to wait for, and then to say waited() of; None when there is something to take already."""
         direct = self._conversation.direct
         if direct is not None and not full and not direct.may_sleep():
-            return
-        call = Call(0)
+            return None
+        call = self.waiter()
         self.waiters.append(call)
-        try:
-            yield call, deadline
-        finally:
-            if not call.settled:
-                self.waiters.remove(call)
-            elif self.buffer and self.waiters:  # woken for a message that another took, or that we leave
-                self.waiters.popleft().settle()
+        return call
+
+    def waited(self, call: Any) -> None:
+        """The wait for it is over."""
+        if not call.settled:
+            self.waiters.remove(call)
+        elif self.buffer and self.waiters:  # woken for a message that another took, or that we leave
+            self.waiters.popleft().settle()
 
     # How the application is done with one, other than by an ack.
 
@@ -178,16 +205,27 @@ class Window:
 
     def wait(self) -> Steps[None]:
         """Until there may be something to take. A cancelled wait closes the window; the next one opens it again."""
-        self.open()
-        mail = self._conversation.mail
-        if mail.buffer and self.unsettled < self.limit:
-            return  # it came since the caller looked
+        call = self.enlist()
+        if call is None:
+            return
         came = False
         try:
-            yield from mail.wait(None, full=self.unsettled >= self.limit)
+            yield call, None
             came = True
-            if not self._conversation.left:
-                self._conversation.check_taking()
         finally:
+            self._conversation.mail.waited(call)
             if not came:
                 self.close()
+        self.check()
+
+    def enlist(self) -> Any:
+        """As Mail.enlist(). Who is full waits for a place."""
+        self.open()
+        mail = self._conversation.mail
+        full = self.unsettled >= self.limit
+        return None if mail.buffer and not full else mail.enlist(full)
+
+    def check(self) -> None:
+        """After a wait that brought nothing: raise when nothing will come any more, unless that is our own wish."""
+        if not self._conversation.left:
+            self._conversation.check_taking()

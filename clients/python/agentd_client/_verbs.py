@@ -256,6 +256,7 @@ class Verbs:
         mail.receiving += 1
         conversation.say_grant()
         held = 1  # our place, until it is taken, withdrawn or left
+        served = False
         try:
             while (message := mail.next()) is None and not _is_over(until):
                 yield from mail.wait(until)
@@ -267,11 +268,13 @@ class Verbs:
                 message = mail.next()
             if message is not None:
                 mail.receiving -= held
-                held = 0
+                served = True
+                mail.served()
             return message
         finally:
-            mail.receiving -= held
-            mail.shrunk()
+            if not served:
+                mail.receiving -= held
+                mail.shrunk()
 
     def _withdraw(self) -> Steps[None]:
         """Take one place's credit back; a message that was on its way comes before the answer, and is ours."""

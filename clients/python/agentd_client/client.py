@@ -18,6 +18,7 @@ from agentd_client._lazily import make_handler, make_receiver
 from agentd_client._link import Link, drive, until_settled
 from agentd_client._mail import Window
 from agentd_client._verbs import Verbs
+from agentd_client._waiter import Waiter, receive, wait
 from agentd_client.message import Received, failure
 from agentd_client.receipt import Posted, Receipt
 
@@ -128,10 +129,16 @@ class Inbox:
             direct.breathe = False
             await asyncio.sleep(0)
         while window.unsettled >= window.limit or (taken := mail.next()) is None:
+            if waited:
+                window.check()
             if self._conversation.left:
                 raise StopAsyncIteration
-            await drive(window.wait())
             waited = True
+            try:
+                await wait(mail, window.enlist())
+            except BaseException:
+                window.close()
+                raise
         message = self._conversation.hand_over(taken, window)
         if waited:
             self._client.took()
@@ -207,6 +214,7 @@ class Client:
         self.conversation.record = _direct_message
         self.conversation.may_attach = stand_in is None
         self.conversation.eager = stand_in is None
+        self.conversation.mail.waiter = Waiter
         self.verbs = Verbs(self.conversation, timeout)
         #: Set when somebody asks this agent to stop (`agentctl halt`).
         self.stopping = asyncio.Event()
@@ -273,9 +281,12 @@ class Client:
 
     async def receive(self, timeout: float | None = None) -> Message | None:
         """One message, or None when the time is over first."""
-        message = await drive(self.verbs.receive(timeout))
-        if message is None:
-            return None
+        if timeout is None:
+            message = await receive(self.conversation)
+        else:
+            message = await drive(self.verbs.receive(timeout))
+            if message is None:
+                return None
         received = self.conversation.hand_over(message, None)
         self.took()
         return received

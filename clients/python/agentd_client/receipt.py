@@ -52,6 +52,10 @@ class Call(Struct, eq=False):
             for wake in waiters:
                 wake()
 
+    def settle_at_once(self) -> None:
+        """As settle(), from a callback of the loop: whoever can goes on before this returns."""
+        self.settle()
+
     def when_settled(self, wake: Callable[[], None]) -> None:
         """Have `wake` called once. Only for a call that is not settled."""
         if self.waiters is None:
