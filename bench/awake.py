@@ -7,6 +7,8 @@ commands the other half sleeps in read(2); it is awake before the clock runs. {"
 trips, timed one by one, as [nanoseconds, how often]; each body has a new sequence number and the reply must equal it.
 {"flow": N} is answered with messages a second, from before the first send until the other half has taken and counted
 all N (it insists on the sequence of the last one of every list), and with how often a half lost its core meanwhile.
+{"quiet": N} is answered with the process ids of both halves and how many pages each faulted in N exchanges that keep
+no samples; each half calls getrusage(2) directly before the first and after the last, which marks them in a trace.
 
 How a contender sends and receives, in its own best way, is in its module: `prepare` before the fork, `open_end` after.
 """
@@ -32,6 +34,8 @@ BODY_BYTES: Final = 64
 #: The bodies of a flow, over and over again.
 CYCLE: Final = 4096
 WARM_UP: Final = 300
+#: Exchanges before the ones that count: what the first ones touch stays touched.
+_QUIET_WARM_UP: Final = 2000
 _NEVER_NS: Final = 5_000_000_000
 _PR_SET_PDEATHSIG: Final = 1
 _ORDER: Final = struct.Struct("<cq")
@@ -131,6 +135,28 @@ def _times_lost() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
+def _faults() -> int:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt
+
+
+def _exchange(end: Any, bodies: Sequence[bytes], count: int, first: bool) -> list[int]:
+    """That many there and back, checked, and nothing kept of them: our process id and its page faults."""
+    send, receive = end.channel.send, end.receiver.receive_bytes
+    for number in range(-_QUIET_WARM_UP, count):
+        if number == 0:
+            before = _faults()
+        sent = bodies[number % CYCLE]
+        if first:
+            send(sent)
+        if receive() != sent:
+            raise wrong(number)
+        if not first:
+            send(sent)
+    faulted = _faults() - before
+    return [os.getpid(), faulted]
+
+
 def _swallow(end: Any, bodies: Sequence[bytes], count: int) -> None:
     """Take that many, and insist on where each list ends."""
     taken = 0
@@ -152,6 +178,8 @@ def _other_half(end: Any, wire: socket.socket) -> None:
         wire.send(b"!")
         if kind == b"t":
             end.echo(count)
+        elif kind == b"q":
+            wire.send(_SWALLOWED.pack(*_exchange(end, bodies, count, False)))
         else:
             lost = _times_lost()
             _swallow(end, bodies, count)
@@ -170,6 +198,12 @@ def _first_half(end: Any, wire: socket.socket) -> None:
             wire.recv(1)
             answer = list(Counter(end.ping(sequence, count)[WARM_UP:]).items())
             sequence += count
+        elif "quiet" in command:
+            count = command["quiet"]
+            wire.send(_ORDER.pack(b"q", count))
+            wire.recv(1)
+            mine = _exchange(end, bodies, count, True)
+            answer = [mine, _SWALLOWED.unpack(wire.recv(_SWALLOWED.size))]
         else:
             count = command["flow"]
             wire.send(_ORDER.pack(b"f", count))

@@ -1,4 +1,4 @@
-"""The Python contenders of critical.py: a pair of processes (awake.py) for each, as turns for chunks.alternate()."""
+"""A pair of Python processes (awake.py, sleeper.py), as turns for chunks.alternate() or for single questions."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _FIRST_COUNT: Final = 500
 class PythonEnds:
     """Both processes of one contender. RuntimeError when it does not come up; why is on stderr."""
 
-    def __init__(self, name: str, home: Path, span_s: float) -> None:
+    def __init__(self, name: str, home: Path, span_s: float = 0.0, program: Path = _AWAKE) -> None:
         cores = machine.end_cores()
         assert cores is not None
         home.mkdir(parents=True)
         self._name = name
         self._span_s = span_s
-        command = [sys.executable, str(_AWAKE), name, *map(str, cores), str(home)]
+        command = [sys.executable, str(program), name, *map(str, cores), str(home)]
         self._child: subprocess.Popen[str] = process.spawn(command)
         try:
-            self._hear()
+            self.about = self._hear()  # what it says of itself
         except RuntimeError:
             self.close()
             raise
@@ -59,16 +59,20 @@ class PythonEnds:
 
         def turn() -> Any:
             nonlocal count
-            assert self._child.stdin is not None
             start = monotonic()
-            self._child.stdin.write(json.dumps({what: count}) + "\n")
-            self._child.stdin.flush()
-            answer = self._hear()
+            answer = self.ask({what: count})
             faster = self._span_s / (monotonic() - start)
             count = max(_FIRST_COUNT, round(count * min(20.0, faster)))
             return answer
 
         return turn
+
+    def ask(self, command: object) -> Any:
+        """What it answers."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(command) + "\n")
+        self._child.stdin.flush()
+        return self._hear()
 
     def _hear(self) -> Any:
         out = self._child.stdout

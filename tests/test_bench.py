@@ -130,6 +130,16 @@ def test_critical() -> None:
             assert 0 < summary["p50_us"] <= summary["p99_us"] <= summary["p999_us"] <= summary["max_us"]
     assert {("agentd/bytes", 64), ("batched", 64), ("large", 4096)} <= set(figures(report, "rate"))
     assert ("enqueue", 64) in figures(report, "cost to the sender")
+    wakes = figures(report, "wake p50")
+    assert {name for name, _ in wakes} == {
+        f"{beside}{name}"
+        for name in ("inbox", "receive", "inbox beside a computing thread", "on_critical beside a computing thread")
+        for beside in ("", "eventfd beside ")
+    }
+    assert all(wake["verified"] == wake["summary"]["count"] > 0 for wake in wakes.values())
+    assert figures(report, "page faults, both awake")["agentd/bytes", 0]["verified"] == 2000
+    idle = [f["contender"] for f in report["figures"] if f["what"].startswith("wake-ups in ")]
+    assert sorted(idle) == ["idle agent in inbox()", "idle agent that sends", "idle daemon"]
 
 
 def test_the_c_of_the_benchmark_has_no_warnings(bench: Path, tmp_path: Path) -> None:
@@ -243,6 +253,23 @@ def test_the_receiving_end_counts_a_chunk(bench: Path, capsys: pytest.CaptureFix
             checker.taken(body)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["received"] for answer in said] == [3, 3]
+
+
+def test_system_calls_between_marks(bench: Path) -> None:
+    trace = """\
+11 100.0 read(3, "", 8) = 0
+11 100.1 getrusage(RUSAGE_SELF, {}) = 0
+12 100.2 getrusage(RUSAGE_SELF, {}) = 0
+13 100.3 futex(0x1, FUTEX_WAIT <unfinished ...>
+13 100.4 <... futex resumed>) = 0
+12 100.5 getrusage(RUSAGE_SELF, {}) = 0
+12 100.6 sendto(4, "", 8, 0, NULL, 0) = 8
+11 100.7 getrusage(RUSAGE_SELF, {}) = 0
+""".splitlines()
+    module = import_module("quiet")
+    assert module.between_marks(trace, [11, 12]) == {"futex": 1}
+    with pytest.raises(RuntimeError, match="marks"):
+        module.between_marks(trace, [11, 13])
 
 
 def test_wake_ups_in_a_trace(bench: Path) -> None:

@@ -1,0 +1,217 @@
+"""A receiver that sleeps and a sender that wakes it, wake by wake beside a bare eventfd in the same two processes.
+
+    python sleeper.py HOW CORE CORE DIRECTORY      told by lines of JSON on stdin, answering on stdout
+
+HOW is inbox (`async for message in me.inbox()`), receive (`await me.receive()`), both in asyncio's own loop, or
+on_critical, a handler in its thread. Beside it, always in the loop: an eventfd, loop.add_reader and an awaited future.
+
+This process forks before anything is opened. The sender is told {"wakes": N, "pause_ms": [from, to], "beside": bool}
+and answers [nanoseconds of each agentd wake, of each eventfd wake]: agentd, eventfd, agentd ..., each after a pause of
+random length and never before the last one was taken. A wake begins just before the send and ends when the receiver's
+own code runs again; both read CLOCK_MONOTONIC. `beside`: meanwhile another Python thread of the receiver computes. The
+receiver writes when each wake ended into memory that both share, so nothing but the wake itself comes its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import mmap
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, Final
+
+import awake
+import own
+
+import agentd_client
+from agentd.wire.errors import AgentdError
+from agentd_client import blocking
+
+_NAME: Final = "sleeper"
+_DEADLINE_S: Final = 10.0
+_PR_SET_PDEATHSIG: Final = 1
+#: Where each way's count of wakes is in the shared memory; when the last one ended is behind it.
+_DIRECT: Final = 0
+_BARE: Final = 2
+
+
+class Receiver:
+    """The half that sleeps."""
+
+    def __init__(self, how: str, words: memoryview, bell: int, wire: socket.socket) -> None:
+        self._how = how
+        self._words = words
+        self._bell = bell
+        self._wire = wire
+        self._computing: threading.Thread | None = None
+
+    async def run(self, path: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._wire.setblocking(False)
+        loop.add_reader(self._wire, self._told)
+        async with agentd_client.connect(_NAME, socket=path) as me:
+            ways: dict[str, Callable[[Any], Any]] = {"inbox": self._inbox, "receive": self._receive}
+            if self._how == "on_critical":
+                me.on_critical(self._handle, pin=False)
+                await self._bare()
+            await asyncio.gather(self._bare(), ways[self._how](me))
+
+    def _told(self) -> None:
+        order = self._wire.recv(1)
+        if not order:
+            os._exit(0)
+        if self._computing is not None:
+            thread, self._computing = self._computing, None
+            thread.join()
+        if order == b"b":
+            self._computing = threading.Thread(target=self._compute, daemon=True)
+            self._computing.start()
+        self._wire.send(b"!")
+
+    def _compute(self) -> None:
+        while self._computing is not None:
+            for _ in range(1000):
+                pass
+
+    async def _bare(self) -> None:
+        loop = asyncio.get_running_loop()
+        bell, words, read, clock = self._bell, self._words, os.eventfd_read, perf_counter_ns
+        future = loop.create_future()
+
+        def rung() -> None:
+            if read(bell) != 1:
+                raise SystemExit("one bell was to ring once")
+            future.set_result(None)
+
+        loop.add_reader(bell, rung)
+        while True:
+            await future
+            words[_BARE + 1] = clock()
+            future = loop.create_future()
+            words[_BARE] += 1
+
+    async def _inbox(self, me: agentd_client.Client) -> None:
+        words, clock = self._words, perf_counter_ns
+        async for message in me.inbox():
+            words[_DIRECT + 1] = clock()
+            self._taken(message.body)
+            await message.ack()
+
+    async def _receive(self, me: agentd_client.Client) -> None:
+        words, clock = self._words, perf_counter_ns
+        while True:
+            message = await me.receive()
+            words[_DIRECT + 1] = clock()
+            assert message is not None
+            self._taken(message.body)
+            await message.ack()
+
+    def _handle(self, message: Any) -> None:
+        self._words[_DIRECT + 1] = perf_counter_ns()
+        self._taken(message.body)
+
+    def _taken(self, body: bytes) -> None:
+        if body != awake.body(self._words[_DIRECT]):
+            os._exit(1)  # the sender says which
+        self._words[_DIRECT] += 1
+
+
+class Sender:
+    """The half that wakes it."""
+
+    def __init__(self, words: memoryview, bell: int, wire: socket.socket, send: Callable[[bytes], object]) -> None:
+        self._words = words
+        self._bell = bell
+        self._wire = wire
+        self._send = send
+
+    def wake(self, pause_ms: tuple[float, float]) -> tuple[int, int]:
+        """One of each: how long they took."""
+        words = self._words
+        number = words[_DIRECT]
+        body = awake.body(number)
+        self._pause(pause_ms)
+        start = perf_counter_ns()
+        self._send(body)
+        direct_ns = self._until_taken(_DIRECT, number) - start
+        number = words[_BARE]
+        self._pause(pause_ms)
+        start = perf_counter_ns()
+        os.eventfd_write(self._bell, 1)
+        return direct_ns, self._until_taken(_BARE, number) - start
+
+    def _pause(self, pause_ms: tuple[float, float]) -> None:
+        time.sleep(random.uniform(*pause_ms) / 1000)
+
+    def _until_taken(self, way: int, number: int) -> int:
+        give_up = time.monotonic() + _DEADLINE_S
+        while self._words[way] == number:
+            if time.monotonic() > give_up:
+                raise SystemExit(f"wake {number} was missed")
+            time.sleep(0.0005)
+        return self._words[way + 1]
+
+    def run(self) -> None:
+        for line in sys.stdin:
+            command = json.loads(line)
+            low, high = command["pause_ms"]
+            beside = command["beside"]
+            if beside:
+                self._tell(b"b")
+            self.wake((low, high))  # of the processor's sleep after another program, not counted
+            wakes = [self.wake((low, high)) for _ in range(command["wakes"])]
+            if beside:
+                self._tell(b".")
+            print(json.dumps(list(zip(*wakes, strict=True))), flush=True)
+
+    def _tell(self, order: bytes) -> None:
+        self._wire.send(order)
+        self._wire.recv(1)
+
+
+def _open(me: blocking.Client) -> blocking.Channel:
+    deadline = time.monotonic() + _DEADLINE_S
+    while True:
+        try:
+            return me.channel(_NAME).__enter__()
+        except AgentdError:  # it is not there yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def main(how: str, first_core: int, last_core: int, home: Path) -> None:
+    """Both halves."""
+    daemon = own.Daemon(home)
+    bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
+    sender_wire, receiver_wire = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    receiver_pid = os.fork()
+    os.sched_setaffinity(0, {first_core if receiver_pid else last_core})
+    if not receiver_pid:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        sender_wire.close()
+        asyncio.run(Receiver(how, words, bell, receiver_wire).run(daemon.socket))
+        return
+    receiver_wire.close()
+    try:
+        with blocking.connect("waker", socket=daemon.socket) as me:
+            channel = _open(me)
+            print(json.dumps([daemon.pid, os.getpid(), receiver_pid]), flush=True)
+            Sender(words, bell, sender_wire, channel.send).run()
+    finally:
+        daemon.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
