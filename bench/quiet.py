@@ -45,7 +45,7 @@ class Quiet:
         self._faults: list[float] = []
         self._wakeups: dict[str, list[float]] = {}
         self._idle_s = 0.0
-        self._why = ""
+        self._why = "not asked for"
 
     def measure(self, run: int, home: Path, seconds: float) -> None:
         """One run, with fresh processes."""
@@ -97,9 +97,10 @@ class Quiet:
 
     def figures(self) -> None:
         """All of it, into the report."""
-        if not self._why:
+        if self._calls:
             self._result.figure("system calls, both awake", "agentd/bytes", "", self._calls, verified=self._exchanges)
-        self._result.figure("page faults, both awake", "agentd/bytes", "", self._faults, verified=self._exchanges)
+        if self._faults:
+            self._result.figure("page faults, both awake", "agentd/bytes", "", self._faults, verified=self._exchanges)
         for who, counts in self._wakeups.items():
             self._result.figure(f"wake-ups in {self._idle_s:g} s", f"idle {who}", "", counts)
 
@@ -107,7 +108,7 @@ class Quiet:
         """The promises."""
         of = f"in {self._exchanges:,} exchanges, both awake"
         self._result.at_most(f"system calls {of}", HANDFUL, self._calls, reason=self._why)
-        self._result.at_most(f"page faults {of}", HANDFUL, self._faults)
+        self._result.at_most(f"page faults {of}", HANDFUL, self._faults, reason=self._why)
         for who, counts in self._wakeups.items():
             self._result.at_most(f"idle {who}, wake-ups in {self._idle_s:g} s", 0, counts)
 
