@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentd.wire.bodies import Content, decode_body, encode_body
@@ -113,6 +113,7 @@ def test_any_line_is_a_message_or_a_named_refusal_in_its_place(lines: list[bytes
     assert len(out) == len(lines) + sum(bool(part.strip()) for part in whole)
 
 
+@example({"body": "\x80", "content": "bytes"}, "")
 @given(st.dictionaries(st.sampled_from(["cid", "to", "body", "content", "options", "ids", "id"]), json_values), texts)
 def test_any_object_is_a_message_or_a_named_refusal(fields: dict[str, Any], other: str) -> None:
     for verb in ("send", "ack", "nack", "message", "join", other):
