@@ -184,6 +184,8 @@ class Mailbox:
     ) -> Self: ...
     busy: int
     closed: int
+    shut: bool
+    """While it is true receive() and drain() give nothing; take() does."""
     n_taken: int
     """How many records it has made."""
     sampled: int

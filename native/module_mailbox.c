@@ -355,6 +355,8 @@ static PyMethodDef mailbox_methods[] = {
 
 static PyMemberDef mailbox_members[] = {
     {"busy", T_INT, offsetof(struct mailbox_object, busy), READONLY, PyDoc_STR("Whether a thread reads here.")},
+    {"shut", T_BOOL, offsetof(struct mailbox_object, shut), 0,
+     PyDoc_STR("Whether receive() and drain() give nothing.")},
     {"sampled", T_INT, offsetof(struct mailbox_object, sampled), READONLY, PyDoc_STR("How many samples there are.")},
     {"n_taken", T_ULONGLONG, offsetof(struct mailbox_object, n_taken), READONLY, PyDoc_STR("How many records.")},
     {"closed", T_INT, offsetof(struct mailbox_object, closed), READONLY, PyDoc_STR("Whether it is closed.")},

@@ -23,6 +23,7 @@ struct mailbox_object {
     int n_doorbells;
     int busy;   /* a thread reads it: nobody else may touch the list, nor unmap what is in it */
     int closed; /* its reader, if it has one, lets go of everything on its way out */
+    char shut;  /* receive() and drain() give nothing: their lane was given back */
     int sampled;
     long long spin_ns;
     unsigned long long n_taken;

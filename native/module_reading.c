@@ -263,7 +263,7 @@ static PyObject *wait_for_one(struct mailbox_object *self, copy_function copy, i
         int64_t spin_until_ns;
         int empty;
 
-        if (self->closed)
+        if (self->closed || self->shut)
             Py_RETURN_NONE;
         taken = take_one(self, copy);
         if (taken || PyErr_Occurred())
@@ -349,7 +349,7 @@ static PyObject *drain(struct mailbox_object *self, PyObject *n, copy_function c
     taken = PyList_New(0);
     if (!taken || mailbox_apply_changes(self) < 0)
         goto failed;
-    while (PyList_GET_SIZE(taken) < limit) {
+    while (PyList_GET_SIZE(taken) < limit && !self->shut) {
         struct incoming *incoming;
         struct record record;
         uint64_t position;

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +102,27 @@ async def test_who_attaches_again_and_again_is_rung_and_keeps_no_bells(daemon: D
             assert len(os.listdir("/proc/self/fd")) <= before + 4
             direct.may_sleep()
             assert not select.select([direct.mailbox.fileno()], [], [], 0)[0], "it is rung for ever"
+
+
+def test_a_blocking_client_that_only_receives_comes_back_with_its_daemon(daemon: Daemon) -> None:
+    with blocking.connect("builder", socket=daemon.socket) as me, me.receiver() as receiver:
+        daemon.kill()
+        daemon.start()
+        sender = threading.Thread(target=_send_until_it_is_back, args=(daemon.socket,))
+        sender.start()
+        message = receiver.receive(timeout=60.0)
+        assert message is not None and message.value == "back?"
+        message.ack()
+        sender.join(60.0)
+        assert not sender.is_alive()
+
+
+def _send_until_it_is_back(socket: Path) -> None:
+    with blocking.connect("planner", socket=socket) as me:
+        for _ in range(2000):
+            try:
+                assert me.send("builder", "back?", priority="critical", wait="acked", timeout=60.0).state == "acked"
+                return
+            except (errors.Absent, errors.NoSuchAgent):
+                time.sleep(0.01)
+        raise AssertionError("it has not come back")

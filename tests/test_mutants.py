@@ -34,7 +34,7 @@ class Mutant(NamedTuple):
 INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
 RATES = "rates.py"
 #: Others than the hub's are named from the package on.
-DIRECT, PRESENTED, RELAY = "agentd/server/direct.py", "agentd/server/presented.py", "agentd/lanes/relay.py"
+TOKENS, PRESENTED, RELAY = "agentd/server/tokens.py", "agentd/server/presented.py", "agentd/lanes/relay.py"
 PAIRS, INTRODUCTIONS = "agentd_client/_pairs.py", "agentd_client/_introductions.py"
 
 MUTANTS = [
@@ -300,16 +300,16 @@ MUTANTS = [
     ),
     Mutant(
         "a token is good from any process",
-        DIRECT,
+        TOKENS,
         " or session.pid != pid or",
         " or",
         "test_direct_grants.py::test_another_process_can_not_use_a_token",
     ),
     Mutant(
         "a token is good again",
-        DIRECT,
-        "self._tokens.pop(token, (None, 0.0))",
-        "self._tokens.get(token, (None, 0.0))",
+        TOKENS,
+        "self._given.pop(token, (None, 0.0))",
+        "self._given.get(token, (None, 0.0))",
         "test_direct_grants.py::test_a_token_is_good_once",
     ),
     Mutant(

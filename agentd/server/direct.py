@@ -7,9 +7,9 @@ answers Mapped; then the sender is Granted it. So whatever the sender writes is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,11 @@ from agentd.host.topology import Topology
 from agentd.hub.agents import Agent
 from agentd.hub.pairs import Pair
 from agentd.lanes.critical import CriticalLane
-from agentd.server.ends import End, pinned_to
+from agentd.server.ends import End, Offer, pinned_to
 from agentd.server.grants import GrantsConnection
 from agentd.server.presented import Presented
 from agentd.server.relays import Relays
+from agentd.server.tokens import Tokens
 from agentd.wire import grants
 from agentd.wire.errors import Absent, AgentdError, Busy, LaneUnavailable, LimitReached
 from agentd.wire.messages import Attachment, Invitation, Priority
@@ -55,9 +56,10 @@ class Direct:
         self._socket_path = socket_path
         self.limits = server.config.direct
         self._ends: dict[ServedSession, End] = {}
-        self._tokens: dict[bytes, tuple[ServedSession, float]] = {}
+        self._tokens = Tokens(self.limits.token_s)
         self._waiting: dict[ServedSession, list[tuple[ServedSession, grants.Open]]] = {}  # for it to attach
-        self._offered: dict[int, tuple[int, Callable[[str], None]]] = {}  # by number: memory, and what is next
+        self._invited: dict[ServedSession, asyncio.TimerHandle] = {}  # those, and when it is too late
+        self._offered: dict[int, Offer] = {}  # by number
         self._presented = Presented(self)
         self._relays = Relays(server, lane)
         self._huge_pages = self.limits.huge_pages
@@ -95,17 +97,12 @@ class Direct:
                 "Raise it (ulimit -n, LimitNOFILE=); messages are relayed.",
             )
         now = self._server.now()
-        self._tokens = {token: kept for token, kept in self._tokens.items() if kept[0] is not session and kept[1] > now}
-        token = secrets.token_bytes(grants.TOKEN_BYTES)
-        self._tokens[token] = (session, now + self.limits.token_s)
+        token = self._tokens.issue(session, now)
         return Attachment(cid, token, str(self._socket_path))
 
     def redeem(self, token: bytes, pid: int) -> ServedSession | None:
         """Whose token that is, if it is still good and comes from the same process."""
-        session, until = self._tokens.pop(token, (None, 0.0))
-        if session is None or until < self._server.now() or session.pid != pid or session.closed:
-            return None
-        return session
+        return self._tokens.redeem(token, pid, self._server.now())
 
     def attached(self, session: ServedSession, connection: GrantsConnection) -> None:
         """The session is here too. One connection each: the later one counts."""
@@ -113,7 +110,12 @@ class Direct:
         if before is not None:
             before.connection.close()
             before.close()
-        end = self._ends[session] = End(connection)
+        try:
+            end = self._ends[session] = End(connection)
+        except OSError as error:
+            log.warning("pid %d can't be attached: %s", connection.pid, error.strerror)
+            connection.close()
+            return
         topology = self._topology
         cores = list(topology.performance) if self.limits.pin == "auto" else pinned_to(self.limits.pin)
         about = f"{topology.kind}, by {topology.source}" if self.limits.pin == "auto" else "direct.pin"
@@ -139,8 +141,7 @@ class Direct:
 
     def session_gone(self, session: ServedSession, why: str) -> None:
         """All its pairs are over, and whoever sleeps on one of them is woken."""
-        for token in [token for token, kept in self._tokens.items() if kept[0] is session]:
-            del self._tokens[token]
+        self._tokens.session_gone(session)
         self._refuse_waiting(session, f"{session.name if session.joined else 'it'} is gone")
         for pair in self._hub.pairs.of(session):
             if pair.sender is session and (end := self._ends.get(pair.receiver)):  # type: ignore[call-overload]
@@ -191,7 +192,7 @@ class Direct:
             self._end_relay(session, f"{session.name} reads its ring no more")
             return
         self._make_relay(session)
-        for sender, packet in self._waiting.pop(session, []):
+        for sender, packet in self._no_longer_waiting(session):
             try:
                 self._grant(sender, session, packet)
             except AgentdError as error:
@@ -236,7 +237,7 @@ class Direct:
         if session not in self._waiting:
             self._waiting[session] = []
             session.push(Invitation(Priority.CRITICAL))
-            self._server.loop.call_later(_INVITED_S, self._not_come, session)
+            self._invited[session] = self._server.loop.call_later(_INVITED_S, self._not_come, session)
         return True
 
     def _not_come(self, receiver: ServedSession) -> None:
@@ -245,8 +246,14 @@ class Direct:
         self._refuse_waiting(receiver, f"it has not attached within {_INVITED_S:g} s")
 
     def _refuse_waiting(self, receiver: ServedSession, why: str) -> None:
-        for sender, packet in self._waiting.pop(receiver, []):
+        for sender, packet in self._no_longer_waiting(receiver):
             self._refuse(sender, packet.cid, LaneUnavailable(f"No channel to {packet.to}: {why}"))
+
+    def _no_longer_waiting(self, receiver: ServedSession) -> list[tuple[ServedSession, grants.Open]]:
+        timer = self._invited.pop(receiver, None)
+        if timer is not None:
+            timer.cancel()
+        return self._waiting.pop(receiver, [])
 
     def _refuse(self, sender: ServedSession, cid: int, error: AgentdError) -> None:
         end = self._ends.get(sender)
@@ -278,6 +285,9 @@ class Direct:
     def _grant(self, sender: ServedSession, receiver: ServedSession, packet: grants.Open) -> None:
         if sender not in self._ends:
             return
+        unanswered = sum(number in self._offered for number in receiver.reads_from)
+        if unanswered >= _MAX_WAITING:
+            raise LimitReached(f"{unanswered} pairs wait for {receiver.name} to map them", "Try again in a moment.")
         pair = self._hub.pairs.open(Priority.CRITICAL, sender, receiver, self.size_bytes())
         memory = self._create(pair)
         self._offer(pair, memory, partial(self._granted, pair, memory, packet))
@@ -298,19 +308,20 @@ class Direct:
             about,
             sender is None,
         )
-        self._offered[pair.number] = (memory, then)
-        self._server.loop.call_later(_INVITED_S, self._not_answered, pair)
+        timer = self._server.loop.call_later(_INVITED_S, self._not_answered, pair)
+        self._offered[pair.number] = Offer(memory, then, timer)
         self._ends[receiver].connection.say(offer, *(fd for fd in (memory, bell, process) if fd is not None))
         if receiver.agent.paused:
             self._tell_paused(receiver, pair.number, on=True)
 
     def _answered(self, number: int, error: str) -> None:
-        memory, then = self._offered.pop(number, (-1, None))
-        if then is not None:
+        offer = self._offered.pop(number, None)
+        if offer is not None:
+            offer.timer.cancel()
             try:
-                then(error)
+                offer.then(error)
             finally:
-                os.close(memory)
+                os.close(offer.memory)
 
     def _not_answered(self, pair: Pair) -> None:
         """It is stopped, or up to no good: what is kept for it here is not kept for ever."""

@@ -1,8 +1,12 @@
-"""A session that is attached to shared memory; where its threads may run; whether there is such memory at all."""
+"""A session that is attached to shared memory, and a pair that it was offered; where its threads may run; whether there
+is such memory at all."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
+from typing import NamedTuple
 
 from agentd import _native
 from agentd.server.grants import GrantsConnection
@@ -38,3 +42,11 @@ def no_shared_memory(enabled: bool) -> str:
     except OSError as error:
         return f"no sealed memory can be made: {error.strerror}"
     return ""
+
+
+class Offer(NamedTuple):
+    """A pair that its receiver has yet to answer for."""
+
+    memory: int
+    then: Callable[[str], None]  # with why not, or nothing
+    timer: asyncio.TimerHandle

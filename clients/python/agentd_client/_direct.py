@@ -100,6 +100,12 @@ class Direct(Introductions):
         self.attached = Call(0)
         self.renew()
 
+    def come_back(self, until: float) -> Steps[None]:
+        """Until agentd knows us again, but no longer than that."""
+        conversation = self._conversation
+        while self.away and monotonic() < until:
+            yield (self.attached if conversation.ready else conversation.back), until
+
     # The face's side: channels.
 
     def channel(self, to: str, until: float | None) -> Steps[Outgoing]:

@@ -52,6 +52,8 @@ class Introductions:
         self.spin_ns = 50_000
         self.welcomed = threading.Event()  # agentd has told what a reader should know
         self.pinned: grants.Pinned | None = None
+        self.away = False  # agentd was here, and is not now
+        self.interrupts = False  # who waits for mail is to look for it then
         self._told_at = 0.0  # when agentd was last told what the mailbox took
         self._told_taken = 0
         self.watcher = Watcher(self)
@@ -65,6 +67,7 @@ class Introductions:
 
     def _attached(self, error: AgentdError | None) -> None:
         self._pending = False
+        self.away = self.away and error is not None
         self.attached.error = error
         self.attached.settle()
 
@@ -294,6 +297,9 @@ class Introductions:
 
     def detached(self, why: str) -> None:
         """No grants socket any more; the pairs go on."""
+        self.away = True
+        if self.interrupts:
+            self.mailbox.interrupt()
 
         def told() -> None:
             calls, self._opening = self._opening, {}

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentd_client._direct import Direct
     from agentd_client._receiver import Handler, Receiver
+    from agentd_client.blocking import Client
 
 
-def make_receiver(direct: Direct) -> Receiver:
-    """The lane's reader."""
+def make_receiver(direct: Direct, blocking: Client | None = None) -> Receiver:
+    """The lane's reader, for one of the faces."""
+    if blocking is not None:
+        from agentd_client._blocking_receiver import BlockingReceiver
+
+        return BlockingReceiver(direct, blocking)
     from agentd_client._receiver import Receiver
 
     return Receiver(direct)

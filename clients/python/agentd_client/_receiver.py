@@ -81,6 +81,7 @@ class Receiver:
         self.drain: Callable[[int], list[ThreadMessage]] = mailbox.drain
         self.drain_bytes: Callable[[int], list[bytes]] = mailbox.drain_bytes
         direct.occupy(self)
+        mailbox.shut = False
         mailbox.makes(ThreadMessage)
         mailbox.spin_ns = direct.spin_ns if len(os.sched_getaffinity(0)) > 1 else 0
 
@@ -96,6 +97,7 @@ class Receiver:
         if direct.reader is self:
             direct.tell_measured()
             self.receive = self.receive_bytes = self.drain = self.drain_bytes = _closed
+            direct.mailbox.shut = True  # for a thread that is just about to wait
             leave_alone(direct.mailbox)  # or inbox() would find another thread in there
             direct.vacate(self)
 
@@ -139,7 +141,7 @@ class Handler:
                 continue
             try:
                 handle(message)
-            except Exception as error:
+            except BaseException as error:  # sys.exit() in a handler ends no process: it is a message that was not done
                 log.exception("on_critical: %s raised for message %s", handle, message.id)
                 message.finish(records.DIED, failure(error))
             else:

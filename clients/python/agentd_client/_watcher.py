@@ -3,6 +3,7 @@ go also while the client's own thread is busy. It sleeps unless something of tha
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -17,6 +18,8 @@ from agentd.wire.errors import BadRequest
 
 if TYPE_CHECKING:
     from agentd_client._introductions import Introductions
+
+log = logging.getLogger("agentd_client")
 
 _ANSWER_S: Final = 5.0
 
@@ -107,7 +110,7 @@ class Watcher:
             for fd, _ in self._poll.poll(self._patience_ms()):
                 if fd == self._bell:
                     self._do()
-                elif fd in self._processes:
+                elif fd in self._processes and _has_ended(fd):
                     pair = self._processes[fd]
                     self.unwatch(fd)
                     self._direct.peer_gone(pair)
@@ -139,7 +142,11 @@ class Watcher:
 
     def _work(self) -> None:
         while self._todo:
-            self._todo.popleft()()
+            action = self._todo.popleft()
+            try:
+                action()
+            except Exception:  # a defect, but pairs must go on coming and going
+                log.exception("a defect in the thread of the direct lanes")
 
     def _connect(self, path: str, token: bytes) -> None:
         self._disconnect()
@@ -183,3 +190,10 @@ class Watcher:
             self.disconnect("agentd has closed the grants socket")
             return
         self._direct.heard(packet, fds)
+
+
+def _has_ended(pidfd: int) -> bool:
+    """Asked again: in one round of events the descriptor may have become another process's."""
+    again = select.poll()
+    again.register(pidfd, select.POLLIN)
+    return bool(again.poll(0))

@@ -324,7 +324,7 @@ class Client:
         receiver may then be used in one other thread."""
         check_lane(lane)
         direct = self._attached()
-        return make_receiver(direct)
+        return make_receiver(direct, self)
 
     def on_critical(self, handler: Callable[[ThreadMessage], Any], *, pin: bool = True) -> None:
         """Call it with each critical message, in a thread of its own on a fast core; returning acks, raising ends the
