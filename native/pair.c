@@ -50,6 +50,11 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, note_fork);
 }
 
+void pair_watch_forks(void)
+{
+    pthread_once(&fork_watch, watch_forks);
+}
+
 static bool is_capacity(uint64_t capacity)
 {
     return capacity >= RING_MIN_CAPACITY && capacity <= RING_MAX_CAPACITY && (capacity & (capacity - 1)) == 0;
@@ -213,7 +218,7 @@ int pair_attach(struct pair *pair, int fd, const struct pair_shape *expected, en
 
     if (!pair_total_bytes(expected) || (end != PAIR_SENDER && end != PAIR_RECEIVER))
         return -EINVAL;
-    pthread_once(&fork_watch, watch_forks);
+    pair_watch_forks();
     error = check_size_and_seals(fd, header.total_bytes, &file_bytes);
     if (error)
         return error;

@@ -124,6 +124,9 @@ int pair_lock(struct pair *pair);
 /* How often this process or its parents have forked since the core was loaded; set by a handler of pthread_atfork(). */
 extern uint32_t pair_forks;
 
+/* Count them from now on; attaching does that by itself. */
+void pair_watch_forks(void);
+
 /* A child inherits the pairs of its parent, and a ring with two writers is none: whether this one is its own. */
 static inline bool pair_is_own(const struct pair *pair)
 {
