@@ -7,7 +7,7 @@ reference to its arguments after it returned. A failed system call raises OSErro
 from collections.abc import Callable
 from typing import Any, Self
 
-from _typeshed import ReadableBuffer
+from _typeshed import ReadableBuffer, WriteableBuffer
 
 def boottime_ns() -> int:
     """Nanoseconds since boot, the time asleep included (CLOCK_BOOTTIME).
@@ -251,3 +251,68 @@ class Mailbox:
     def close(self) -> None:
         """Let go of everything. A thread that waits here comes back with None, and does that on its way out: until
         `busy` is 0 no Incoming may be closed. Who comes after that gets ValueError."""
+
+class Engine:
+    """An io_uring: requests are queued, leave together by `submit`, and `reap` tells what became of each, once.
+
+    entries: how many can be queued for one submission; twice as many may be under way. sqpoll_cpu: the core of a thread
+    of the kernel that takes what is submitted, so that submitting costs no system call; None: no such thread. defer:
+    the kernel finishes completions in `submit` and `reap` alone; then nobody who sleeps on `fileno()` is woken.
+
+    Belongs to the thread that made it: RuntimeError in another, and in a child process. ValueError once it is closed.
+    Making one raises OSError with a text that says why there is none: EPERM forbidden, ENOSYS or EOPNOTSUPP not in this
+    kernel, ENOMEM no memory that may be locked, EINVAL no such size or core.
+
+    Each request has a token, an int that no other ever has. OSError EAGAIN: there is no room, see `room`; EINVAL: no
+    such request. Its buffer is held until its completion was told, and must not be read before; its descriptor must
+    stay open until it was submitted. offset -1: at the file's own position, or it has none (pipe, eventfd).
+    link: the next request queued starts when this one has succeeded in full (a short read has not), else it ends with
+    -ECANCELED; both must leave in one submission. punt: by a thread of the kernel from the start, for what would hold
+    the caller: more than 1 MiB, say. Never for a pipe or an eventfd.
+    """
+
+    def __new__(cls, entries: int, sqpoll_cpu: int | None = None, defer: bool = False) -> Self: ...
+    restricted: bool
+    """Whether the kernel refuses this ring every operation but those below."""
+
+    def read(self, fd: int, buffer: WriteableBuffer, offset: int, link: bool = False, punt: bool = False, /) -> int:
+        """Queue a read; its result is the number of bytes. Where nothing is there yet it waits, also with O_NONBLOCK
+        (kernels differ)."""
+
+    def write(self, fd: int, buffer: ReadableBuffer, offset: int, link: bool = False, punt: bool = False, /) -> int:
+        """Queue a write; its result is the number of bytes."""
+
+    def fsync(self, fd: int, data_only: bool, link: bool = False, /) -> int:
+        """Queue fsync(2), or fdatasync(2)."""
+
+    def poll(self, fd: int, events: int, link: bool = False, /) -> int:
+        """Queue a wait for one of the events of poll(2); its result is those that occurred."""
+
+    def cancel(self, token: int, /) -> int:
+        """Queue the cancellation of another, which then ends with -ECANCELED (or -EINTR). Result: 0, -ENOENT it has
+        ended, -EALREADY it can't be stopped any more."""
+
+    def nop(self) -> int:
+        """Queue what does nothing."""
+
+    def submit(self) -> int:
+        """Hand over all that is queued, in one system call: how many left. Keeps the GIL; what need not wait is done in
+        this call. OSError EAGAIN or EBUSY: the kernel takes none for now, they stay queued; reap and submit again."""
+
+    def reap(self) -> list[tuple[int, int]]:
+        """What has completed: (token, result), the result negative for an errno. Never waits."""
+
+    def room(self) -> int:
+        """How many requests can be queued now."""
+
+    def fileno(self) -> int:
+        """Readable when there is something to reap."""
+
+    def counts(self) -> dict[str, Any]:
+        """`submitted`, `completed` and `failed` (which are among the completed) by kind; `in_flight`, `queued`, and
+        `enters`, how many system calls that took. `unexpected`: completions that fit no request; `lost`: those that
+        the kernel had no memory for. Both are 0, always."""
+
+    def close(self) -> list[tuple[int, int]]:
+        """End every request, and tell of them as `reap`. What is under way is cancelled and waited for, with the GIL
+        released, 5 s at most; a buffer that the kernel still has after that is never freed. Twice does no harm."""

@@ -115,7 +115,8 @@ PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 
 static int native_exec(PyObject *module)
 {
-    return add_channel(module) < 0 || add_incoming(module) < 0 || add_mailbox(module) < 0 ? -1 : 0;
+    return add_channel(module) < 0 || add_incoming(module) < 0 || add_mailbox(module) < 0 || add_engine(module) < 0 ? -1
+                                                                                                                    : 0;
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg)

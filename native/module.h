@@ -38,6 +38,7 @@ int check_own(uint32_t forks);
 int add_channel(PyObject *module);
 int add_incoming(PyObject *module);
 int add_mailbox(PyObject *module);
+int add_engine(PyObject *module);
 
 /* The receiver's end of a pair: Incoming, in module_incoming.c. */
 struct incoming {
