@@ -136,6 +136,7 @@ bench-critical: build .venv/tried-rivals ## measure CRITICAL beside the cache li
 bench-smoke: build ## run each measurement for a moment, without rivals: does it still work?
 	.venv/bin/python bench/normal.py --smoke $(ARGS)
 	.venv/bin/python bench/critical.py --smoke $(ARGS)
+	.venv/bin/python bench/engine.py --smoke $(ARGS)
 
 ##@ Housekeeping
 .PHONY: preflight clean

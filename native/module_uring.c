@@ -45,7 +45,9 @@ static PyObject *raise_refusal(int error)
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"entries", "sqpoll_cpu", "defer", NULL};
+    /* Not const: the parser takes plain pointers. */
+    static char entries[] = "entries", sqpoll_cpu[] = "sqpoll_cpu", deferred[] = "defer";
+    static char *names[] = {entries, sqpoll_cpu, deferred, NULL};
     struct uring_shape shape = {.sqpoll_cpu = -1};
     PyObject *cpu = Py_None;
     struct engine *self;
