@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agentd import _native
-from agentd_client._engine import Engine, open_engine
+from agentd_client._engine import Engine, RingEngine, open_engine
 
 ONE = (1).to_bytes(8, sys.byteorder)
 BELL = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # knows no fsync
@@ -328,13 +328,34 @@ async def test_close_with_requests_under_way(engine: Engine, pipe: tuple[int, in
     reading = [engine.read(pipe[0], buffer) for buffer in buffers[:3]]
     await asyncio.sleep(0.01)
     reading += [engine.read(pipe[0], buffer) for buffer in buffers[3:]]
-    await engine.close()
-    await asyncio.sleep(0)
+    await asyncio.gather(engine.close(), engine.close())
     assert all(request.cancelled() for request in reading)
     for buffer in buffers:
         buffer.append(0)
     with pytest.raises(ValueError, match="closed"):
         engine.write(BELL, ONE)
+    await engine.close()
+
+
+@needs_ring
+async def test_a_broken_ring_ends_every_request(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self) -> None:
+            self.real = _native.Engine(4)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+        def reap(self) -> list[tuple[int, int]]:
+            raise OSError(errno.EPROTO, "no ring")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", lambda context: None)
+    engine = RingEngine(Broken())  # type: ignore[arg-type]
+    reading = [engine.read(pipe[0], bytearray(8)) for _ in range(2)]
+    for request in reading:
+        with pytest.raises(OSError) as caught:
+            await asyncio.wait_for(request, 20)
+        assert caught.value.errno == errno.EPROTO
     await engine.close()
 
 

@@ -109,7 +109,7 @@ class RingEngine:
         self._due = False  # a submission, at the end of this turn
         self._linked = False  # the last one queued waits for its successor
         self._most = native.room()
-        self._closed = False
+        self._closing = self._closed = False
         self._loop.add_reader(native.fileno(), self._reap)
 
     def read(
@@ -182,7 +182,12 @@ class RingEngine:
         self._reap()  # what needed no waiting is done
 
     def _reap(self) -> None:
-        self._settle(self._native.reap())
+        try:
+            self._settle(self._native.reap())
+        except OSError as error:  # it is no ring any more, and would say so for ever
+            self._loop.remove_reader(self._native.fileno())
+            self._settle([(token, -(error.errno or errno.EIO)) for token in self._requests])
+            raise
         if self._cancelled:
             self._submit_soon()
         while self._waiters:
@@ -214,8 +219,9 @@ class RingEngine:
 
     async def close(self) -> None:
         """See Engine."""
-        if self._closed:
+        if self._closing:
             return
+        self._closing = True
         for token, request in list(self._requests.items()):
             if not request.cancel():
                 self.cancelled(token)
