@@ -93,8 +93,8 @@ async def test_a_request_is_answered_with_its_verdict(daemon: Daemon) -> None:
         assert asked is not None and asked.wants_reply and asked.value == {"q": 1}
         with pytest.raises(errors.TooLarge, match="over what a verdict takes"):
             await asked.reply(b"x" * 5000)
-        await asked.ack()
-        await asked.reply({"a": 2})  # after the ack too
+        await asked.reply({"a": 2})
+        await asked.ack()  # it was acked by its reply
         answer = await asking
         assert (answer.value, answer.re, answer.sender) == ({"a": 2}, asked.id, "builder")
         asking = asyncio.create_task(me.request("builder", "no?", timeout=LONG, priority="critical"))
@@ -103,6 +103,28 @@ async def test_a_request_is_answered_with_its_verdict(daemon: Daemon) -> None:
         await asked.reject("no")
         with pytest.raises(errors.Rejected, match="no"):
             await asking
+        asking = asyncio.create_task(me.request("builder", "?", timeout=LONG, priority="critical"))
+        asked = await builder.receive(timeout=LONG)
+        assert asked is not None
+        await asked.ack()
+        with pytest.raises(errors.NoResponder, match="acked the request and did not reply"):
+            await asking
+        await asked.reply("after all")  # then it is mail
+        late = await me.receive(timeout=LONG)
+        assert late is not None and (late.value, late.re) == ("after all", asked.id)
+
+
+async def test_a_handler_that_nobody_would_await_is_refused(daemon: Daemon) -> None:
+    async def handler(message: object) -> None:
+        raise AssertionError("never run")
+
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        for wrong in (handler, None):
+            with pytest.raises(TypeError, match="plain function"):
+                builder.on_critical(wrong)  # type: ignore[arg-type]
+        builder.on_critical(lambda message: handler(message))
+        with pytest.raises(errors.Undelivered, match="returned an awaitable"):
+            await me.send("builder", "x", priority="critical", wait="acked", timeout=LONG)
 
 
 async def test_a_full_ring_is_backpressure_and_loses_nothing(daemon: Daemon) -> None:

@@ -90,13 +90,13 @@ def test_a_full_ring_is_the_callers_backpressure(daemon: Daemon) -> None:
         sent = 0
         with pytest.raises(errors.Backpressure, match=r"ring is full|wait for builder to finish"):
             while True:
-                me.send("builder", b"x" * 4000, priority="critical", timeout=0.05)
+                me.send("builder", b"x" * 4000, priority="critical", route="relayed", timeout=0.05)
                 sent += 1
         assert 5 < sent < 64  # what a ring holds: nothing is kept elsewhere
         assert me.look("builder").total == 0
         builder.tell("1")
         assert builder.line()
-        assert me.send("builder", b"again", priority="critical", timeout=LONG).route == "relayed"
+        me.send("builder", b"again", priority="critical", route="relayed", timeout=LONG)
 
 
 async def test_a_killed_receivers_relayed_messages_are_dead_or_unknown(daemon: Daemon) -> None:

@@ -166,7 +166,7 @@ class Receipts:
         self.counts.delivered += 1
         tally = entry.agent.tally
         tally.delivered += 1
-        if entry.message.attempt == 1:
+        if entry.message.attempt == 1 and entry.message.lane is Priority.NORMAL:
             self.counts.took(tally, now - entry.trail[0][1])
         if entry.watchers is not None:
             self._tell(entry, now, "")

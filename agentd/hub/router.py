@@ -267,7 +267,7 @@ class Router:
             raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
         agent = self._by_name.get(verb.to)
         if agent is None or agent.unnamed:
-            raise self._agents.unknown(verb.to)
+            raise self._agents.unknown(verb.to, sending=False)
         if not agent.takers:
             raise Absent(
                 f"{agent.name} is absent, and {options.priority.value} messages never wait",

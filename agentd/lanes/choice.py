@@ -30,7 +30,7 @@ class Lanes:
         if lane.priority is Priority.CRITICAL:
             if options.durable:
                 raise NotOnThisLane(
-                    "critical messages are never durable: they go to live agents only", "Priority low is for disk."
+                    "critical messages are never durable: they go to live agents only", "Leave out durable."
                 )
             if options.route is Route.SOCKET or options.route is Route.JOURNAL:
                 raise LaneUnavailable(

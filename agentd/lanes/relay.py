@@ -33,6 +33,7 @@ class Relay:
         self.out: dict[int, Entry] = {}  # by position: those whose end is not known
         self._ended = ended  # whether its process has
         self.over = False
+        self._room = 0  # for the body that was tried last
 
     def carry(self, entry: Entry, deadline: float | None) -> None:
         """Write the message, or refuse it by name. The entry gets the id that its receiver knows it by."""
@@ -41,6 +42,7 @@ class Relay:
         message = entry.message
         details = encode_details(message.details, message.sender, message.provenance)
         at_ns = 0 if deadline is None else int(deadline * 1e9)
+        self._room = self._channel.max_body_bytes - len(details) - (8 if at_ns else 0)
         position = self._channel.ask(message.body, CODES[message.content], ASKED, details, at_ns)
         message.id = message_id(self._channel.number, position)
         self.out[position] = entry
@@ -58,7 +60,7 @@ class Relay:
             return self._full(f"{self._agent}'s ring is full: it does not take its critical messages")
         if error == errno.EMSGSIZE:
             return TooLarge(
-                f"The body has {size} bytes, more than the {self._channel.max_body_bytes} of a ring's record",
+                f"The body has {size} bytes; with its sender's name a ring's record takes {self._room}",
                 "Priority normal takes larger ones.",
             )
         if error == errno.EBUSY:

@@ -203,7 +203,7 @@ class Direct:
     def _open(self, session: ServedSession, packet: grants.Open) -> None:
         agent = self._hub.agents.by_name.get(packet.to)
         if agent is None or agent.unnamed:
-            raise self._hub.agents.unknown(packet.to)
+            raise self._hub.agents.unknown(packet.to, sending=False)
         if packet.lane != grants.CRITICAL:
             raise LaneUnavailable("This version has no such direct lane", "`agentctl lanes` shows which are open.")
         if self._hub.router.draining:

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 class Channel:
     """The direct pair to one live session of an agent. See the asyncio face's."""
 
-    send: Callable[[object], int]
-
     def __init__(self, client: Client, to: str, lane: str) -> None:
         self._client = client
         self._to = to
         check_lane(lane)
         self._pair: Outgoing | None = None
+        self.send: Callable[[object], int] = self._not_open
 
     def __enter__(self) -> Channel:
         client = self._client
@@ -33,6 +32,10 @@ class Channel:
 
     def __exit__(self, *_: object) -> None:
         self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
+        self.send = self._not_open
+
+    def _not_open(self, body: object) -> int:
+        raise RuntimeError("This channel is not open: it is opened by `with`, and closed at its end")
 
     @property
     def pair(self) -> Outgoing:

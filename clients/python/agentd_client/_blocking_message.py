@@ -28,7 +28,7 @@ class DirectMessage(ThreadMessage):
     ) -> Receipt:
         """Answer, and ack."""
         receipt: Receipt
-        if self.wants_reply:
+        if self.wants_reply and not self.settled:
             self.answer(body)
             receipt = self.receipt_of_answer()
             return receipt

@@ -19,13 +19,12 @@ class Channel:
     call while the receiver is awake; it raises Backpressure when the ring is full and ReceiverGone when that session is
     gone. `dead` and `unknown` count what was lost with it."""
 
-    send: Callable[[object], int]
-
     def __init__(self, client: Client, to: str, lane: str) -> None:
         self._client = client
         self._to = to
         check_lane(lane)
         self._pair: Outgoing | None = None
+        self.send: Callable[[object], int] = self._not_open
 
     async def __aenter__(self) -> Channel:
         direct = self._client.conversation.go_direct()
@@ -35,6 +34,10 @@ class Channel:
 
     async def __aexit__(self, *_: object) -> None:
         self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
+        self.send = self._not_open
+
+    def _not_open(self, body: object) -> int:
+        raise RuntimeError("This channel is not open: it is opened by `async with`, and closed at its end")
 
     @property
     def pair(self) -> Outgoing:

@@ -44,7 +44,7 @@ class DirectMessage(DirectRecord):
 
     async def reply(self, body: object, timeout: float | None = None, **options: Unpack[PostOptions]) -> Receipt:
         """Answer, and ack. Where nobody waits for it the reply is a message of its own, through agentd."""
-        if self.wants_reply:
+        if self.wants_reply and not self.settled:  # after an ack nobody waits any more
             self.answer(body)
             receipt: Receipt = self.receipt_of_answer()
             return receipt

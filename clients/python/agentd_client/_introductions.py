@@ -329,4 +329,7 @@ class Introductions:
 
     def _asked_to_stop(self, record: DirectRecord) -> None:
         by, reason = record.sender, record.body.decode("utf-8", "replace")
-        self._soon(lambda: self._conversation.stop(by, reason))
+        if self.face.stops_anywhere:
+            self._conversation.stop(by, reason)  # its thread may be anywhere but in a call
+        else:
+            self._soon(lambda: self._conversation.stop(by, reason))

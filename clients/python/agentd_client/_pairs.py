@@ -156,17 +156,8 @@ class Outgoing(_native.Channel):
             if code == records.EXPIRED:
                 note = note or "it came too late"
             self.tell(call, position, state, note)
-            if code == records.ACKED and isinstance(call, Question) and not call.given_up:
-                continue  # the reply may still come
             del self.tickets[position]
             call.settle()
-
-    def give_up(self, position: int, question: Question) -> None:
-        """Nobody waits for the reply any more. The room for its verdict stays taken until that has come, or what is
-        said of other messages might find none."""
-        if question.answer.state is State.ACKED:
-            self.tickets.pop(position, None)
-        question.given_up = True
 
     def over(self, why: str, *, ended: bool = False) -> None:
         """It is over: say of each message what can be known. What was not taken is dead only if the receiver reads no
@@ -206,8 +197,6 @@ class Outgoing(_native.Channel):
 
 class Question(Submitted, eq=False):
     """A request from ring to ring."""
-
-    given_up: bool = False
 
     reply: tuple[Content, bytes] | None = None
 

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from inspect import isawaitable, iscoroutinefunction
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -51,7 +52,7 @@ class ThreadMessage(DirectRecord):
 
     def reply(self, body: object) -> None:
         """Answer a request, and ack it."""
-        if not self.wants_reply:
+        if not self.wants_reply or self.settled:
             raise NotOnThisLane(
                 f"Nobody waits for a reply to message {self.id}",
                 "Ack it, and send its sender a message of its own.",
@@ -111,7 +112,9 @@ def _closed(*_: object, **__: object) -> Any:
 class Handler:
     """on_critical()'s thread: pinned to a core of its own, it calls the handler with each message."""
 
-    def __init__(self, direct: Direct, handle: Callable[[ThreadMessage], Any], pin: bool) -> None:
+    def __init__(self, direct: Direct, handle: Any, pin: bool) -> None:
+        if iscoroutinefunction(handle) or not callable(handle):
+            raise TypeError(f"on_critical() takes a plain function, which its thread calls, not {handle!r}")
         self._direct = direct
         self._handle = handle
         self._pin = pin
@@ -140,7 +143,11 @@ class Handler:
             if message is None:
                 continue
             try:
-                handle(message)
+                if isawaitable(awaited := handle(message)):
+                    close = getattr(awaited, "close", None)
+                    if close is not None:
+                        close()
+                    raise TypeError("the handler of on_critical() returned an awaitable, which nobody awaits there")
             except BaseException as error:  # sys.exit() in a handler ends no process: it is a message that was not done
                 log.exception("on_critical: %s raised for message %s", handle, message.id)
                 message.finish(records.DIED, failure(error))

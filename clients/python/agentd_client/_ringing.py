@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: Deliveries are looked for at first so often, then more seldom: nobody rings for them.
 _FIRST_LOOK_S: Final = 50e-6
 _LAST_LOOK_S: Final = 5e-3
+#: Before that at each turn of the loop: an awake receiver has it by then, and a loop's timers count milliseconds.
+_QUICK_LOOKS: Final = 20
 #: As message.max_hops; the daemon is not asked on this lane.
 _MAX_HOPS: Final = 32
 
@@ -37,9 +39,7 @@ def check(options: Options) -> None:
     """NotOnThisLane for what a direct lane can't do."""
     lane = options.priority.value
     if options.durable:
-        raise NotOnThisLane(
-            f"{lane} messages are never durable: they go to live agents only", "Priority low is for disk."
-        )
+        raise NotOnThisLane(f"{lane} messages are never durable: they go to live agents only", "Leave out durable.")
     if options.key is not None:
         raise NotOnThisLane(f"The {lane} lane knows no idempotency keys", "It never sends a message twice.")
     if options.hops > _MAX_HOPS:
@@ -92,28 +92,30 @@ def send(direct: Direct, to: str, body: object, timeout: float | None, options: 
 
 
 def _until_delivered(channel: Outgoing, call: Submitted, position: int, until: float | None) -> Steps[None]:
-    pause = _FIRST_LOOK_S
+    pause, looks = _FIRST_LOOK_S, 0
     while not call.settled and (until is None or monotonic() < until):
         if not channel.gone and channel.is_delivered(position):
             channel.tell(call, position, State.DELIVERED)
             call.settled = True
             return
-        yield call, monotonic() + pause
-        pause = min(2 * pause, _LAST_LOOK_S)
+        yield call, monotonic() + (0.0 if looks < _QUICK_LOOKS else pause)
+        pause = min(2 * pause, _LAST_LOOK_S) if looks >= _QUICK_LOOKS else pause
+        looks += 1
 
 
 def delivered(channel: Outgoing, position: int, timeout: float | None) -> Steps[bool]:
     """Whether the receiver has taken the record at that position; waits for it."""
     until = None if timeout is None else monotonic() + timeout
     call = Submitted(0, waits_for=State.DELIVERED)
-    pause = _FIRST_LOOK_S
+    pause, looks = _FIRST_LOOK_S, 0
     while True:
         if channel.is_delivered(position):
             return True
         if channel.gone or channel.state == "closed" or (until is not None and monotonic() >= until):
             return False
-        yield call, monotonic() + pause
-        pause = min(2 * pause, _LAST_LOOK_S)
+        yield call, monotonic() + (0.0 if looks < _QUICK_LOOKS else pause)
+        pause = min(2 * pause, _LAST_LOOK_S) if looks >= _QUICK_LOOKS else pause
+        looks += 1
 
 
 def post(direct: Direct, ticket: Submitted, to: str, content: Content, data: bytes, options: Options) -> bool:
@@ -146,14 +148,10 @@ def request(direct: Direct, to: str, body: object, timeout: float, options: Opti
     deadline_ns = _deadline_ns(options.ttl if options.ttl is not None else timeout)
     position = channel.ticket(call, data, content, records.REQUEST, _details(options), deadline_ns)
     channel.look()
-    try:
-        while not call.settled:
-            if monotonic() >= until:
-                raise Timeout(f"{to} has not replied in {timeout:g} s")
-            yield call, until
-    finally:
-        if not call.settled:
-            channel.give_up(position, call)
+    while not call.settled:  # if nobody waits any more, the room for its verdict stays taken until that has come
+        if monotonic() >= until:
+            raise Timeout(f"{to} has not replied in {timeout:g} s")
+        yield call, until
     if call.reply is None:
         raise _why_not(to, call)
     reply_content, reply = call.reply
@@ -172,6 +170,8 @@ def request(direct: Direct, to: str, body: object, timeout: float, options: Opti
 
 def _why_not(to: str, call: Question) -> AgentdError:
     state, note = call.answer.state, call.answer.note
+    if state is State.ACKED:
+        return NoResponder(f"{to} acked the request and did not reply", "A reply acks, too.")
     if state is State.DEAD and not note.startswith(f"{to}: "):
         return Rejected(note or f"{to} has rejected it")
     return NoResponder(f"{to} did not reply: {note or state.value}", "Nobody else will.")

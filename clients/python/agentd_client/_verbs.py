@@ -127,18 +127,22 @@ class Verbs:
             if direct is not None:
                 from agentd_client import _ringing
 
+                until = deadline(timeout)
                 receipt = yield from _ringing.send(direct, to, body, timeout, options)
                 if receipt is not None:
                     return receipt
+                timeout = None if until is None else max(0.0, until - monotonic())
         return (yield from self._submit(wire.Send, to, body, timeout, given))
 
     def _direct_for(self, options: wire.Options) -> Direct | None:
         """What carries it directly; None where it goes through agentd. A client that has no shared memory yet gets some
-        where it can use it again, or where it is demanded: a command that sends one message is relayed sooner."""
+        with its first message in asyncio, with its second in the blocking face, or where it is demanded: a command that
+        sends one message is relayed sooner."""
         conversation = self._conversation
         if options.priority is not Priority.CRITICAL or options.route in (Route.RELAYED, Route.SOCKET, Route.JOURNAL):
             return None
-        if conversation.direct is None and (conversation.eager or options.route is Route.DIRECT):
+        again, conversation.eager = conversation.eager, conversation.may_attach
+        if conversation.direct is None and (again or options.route is Route.DIRECT):
             conversation.go_direct()
         return conversation.direct
 

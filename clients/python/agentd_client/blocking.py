@@ -209,6 +209,8 @@ class Client:
     """An agent, as its own process sees it. Use it from one thread. Ids are given as text, of which any beginning
     that only one message has will do, or as the numbers that views hold."""
 
+    stops_anywhere = True  # any thread may set `stopping`
+
     def __init__(
         self,
         name: str | None,
@@ -308,7 +310,8 @@ class Client:
 
     @property
     def stopping(self) -> Event:
-        """Set when somebody asks this agent to stop (`agentctl halt`); heard inside calls."""
+        """Set when somebody asks this agent to stop (`agentctl halt`): heard inside calls, and at once while
+        shared memory is read, by receiver() or on_critical()."""
         if self._stopping is None:
             from threading import Event
 

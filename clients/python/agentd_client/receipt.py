@@ -122,7 +122,7 @@ def ended(call: Submitted) -> Receipt:
     receipt = call.known()
     if receipt.state is State.DEAD or receipt.state is State.EXPIRED:
         about = f": {receipt.note}" if receipt.note else ""
-        hint = f"`agentctl trace {receipt.id}` says why."
+        hint = "" if receipt.route is Route.DIRECT else f"`agentctl trace {receipt.id}` says why."
         error = Undelivered(f"Message {receipt.id} is {receipt.state}{about}", hint)
         error.receipt = receipt
         raise error
