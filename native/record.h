@@ -45,7 +45,7 @@ enum record_state {
     RECORD_ACKED = 1,
     RECORD_EXPIRED = 2,
     RECORD_DEAD = 3,
-    RECORD_REPLIED = 4, /* the reply; an ack may have come before it */
+    RECORD_REPLIED = 4, /* the reply, which acks */
     RECORD_N_STATES = 5,
 };
 

@@ -37,7 +37,6 @@ struct incoming {
 
 struct asked {
     uint64_t position;
-    bool request;
 };
 
 struct agentd_channel {

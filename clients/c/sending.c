@@ -96,7 +96,7 @@ int agentd_ask(
     error = write_record(channel, header, deadline_ns, body, size, &at);
     if (error)
         return error;
-    channel->asked[channel->n_asked++] = (struct asked){.position = at, .request = how->request};
+    channel->asked[channel->n_asked++] = (struct asked){.position = at};
     if (position)
         *position = at;
     return 0;
@@ -163,8 +163,6 @@ static int hear_verdict(struct agentd_channel *channel, struct agentd_verdict *v
         asked = asked_at(channel, head.position);
         if (!asked || head.state == 0 || head.state >= RECORD_N_STATES || head.content >= RECORD_N_CONTENTS)
             continue;
-        if (head.state == RECORD_ACKED && asked->request)
-            continue; /* the reply may still come */
         forget(channel, asked);
         *verdict = (struct agentd_verdict){
             .position = head.position,
