@@ -20,7 +20,12 @@ class ClosedLane:
         self.send = self.request = self.reply = self.publish = self._refuse
 
     def _refuse(self, session: Session, verb: Send | Request | Reply | Publish, now: float) -> NoReturn:
-        raise LaneUnavailable(
-            f"The lane {self.priority.value} can't carry this: {self.reason}",
-            "`agentctl lanes` shows which lanes are open; priority normal is.",
-        )
+        raise refusal(self.priority, self.reason)
+
+
+def refusal(priority: Priority, reason: str) -> LaneUnavailable:
+    """What everything that is asked of a closed lane is answered."""
+    return LaneUnavailable(
+        f"The lane {priority.value} can't carry this: {reason}",
+        "`agentctl lanes` shows which lanes are open; priority normal is.",
+    )

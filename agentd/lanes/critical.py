@@ -12,6 +12,7 @@ from agentd.hub.inbox import Inboxes
 from agentd.hub.receipts import Entry
 from agentd.hub.router import Router
 from agentd.hub.session import Session
+from agentd.lanes import closed
 from agentd.lanes.relay import Relay
 from agentd.wire.errors import Backpressure, LaneUnavailable, NotOnThisLane
 from agentd.wire.messages import Priority, Publish, Reply, Request, Route, Send
@@ -24,11 +25,11 @@ class CriticalLane:
 
     priority = Priority.CRITICAL
 
-    def __init__(self, hub: Hub, closed: str = "") -> None:
+    def __init__(self, hub: Hub, why_closed: str = "") -> None:
         self._hub = hub
         self._router: Router = hub.router
         self._inboxes: Inboxes = hub.inboxes
-        self._closed = closed
+        self._closed = why_closed
         self.relays: dict[Session, Relay | None] = {}  # of those that read a ring; None: it is being made
         self.pinned: dict[Session, str] = {}  # where their threads run
         self.latency = Histogram()  # from ring to ring, of some; as their receivers say
@@ -110,7 +111,4 @@ class CriticalLane:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise LaneUnavailable(
-                f"The lane {self.priority.value} can't carry this: {self._closed}",
-                "`agentctl lanes` shows which lanes are open; priority normal is.",
-            )
+            raise closed.refusal(self.priority, self._closed)

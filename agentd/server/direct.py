@@ -19,6 +19,7 @@ from agentd import _native
 from agentd.host.topology import Topology
 from agentd.hub.agents import Agent
 from agentd.hub.pairs import Pair
+from agentd.hub.session import Session
 from agentd.lanes.critical import CriticalLane
 from agentd.server.ends import End, Offer, pinned_to
 from agentd.server.grants import GrantsConnection
@@ -55,10 +56,10 @@ class Direct:
         self._max_attached = max_attached
         self._socket_path = socket_path
         self.limits = server.config.direct
-        self._ends: dict[ServedSession, End] = {}
+        self._ends: dict[Session, End] = {}
         self._tokens = Tokens(self.limits.token_s)
-        self._waiting: dict[ServedSession, list[tuple[ServedSession, grants.Open]]] = {}  # for it to attach
-        self._invited: dict[ServedSession, asyncio.TimerHandle] = {}  # those, and when it is too late
+        self._waiting: dict[Session, list[tuple[ServedSession, grants.Open]]] = {}  # for it to attach
+        self._invited: dict[Session, asyncio.TimerHandle] = {}  # those, and when it is too late
         self._offered: dict[int, Offer] = {}  # by number
         self._presented = Presented(self)
         self._relays = Relays(server, lane)
@@ -139,12 +140,12 @@ class Direct:
                 self.end_pair(pair, why)
             self._relays.end(other, why)
 
-    def session_gone(self, session: ServedSession, why: str) -> None:
+    def session_gone(self, session: Session, why: str) -> None:
         """All its pairs are over, and whoever sleeps on one of them is woken."""
         self._tokens.session_gone(session)
         self._refuse_waiting(session, f"{session.name if session.joined else 'it'} is gone")
         for pair in self._hub.pairs.of(session):
-            if pair.sender is session and (end := self._ends.get(pair.receiver)):  # type: ignore[call-overload]
+            if pair.sender is session and (end := self._ends.get(pair.receiver)):
                 os.eventfd_write(end.mail_bell, 1)  # what it wrote last it may not have rung for
             self.end_pair(pair, why, tell=session)
         self._end_relay(session, why)
@@ -245,11 +246,11 @@ class Direct:
             receiver.can_attach = False
         self._refuse_waiting(receiver, f"it has not attached within {_INVITED_S:g} s")
 
-    def _refuse_waiting(self, receiver: ServedSession, why: str) -> None:
+    def _refuse_waiting(self, receiver: Session, why: str) -> None:
         for sender, packet in self._no_longer_waiting(receiver):
             self._refuse(sender, packet.cid, LaneUnavailable(f"No channel to {packet.to}: {why}"))
 
-    def _no_longer_waiting(self, receiver: ServedSession) -> list[tuple[ServedSession, grants.Open]]:
+    def _no_longer_waiting(self, receiver: Session) -> list[tuple[ServedSession, grants.Open]]:
         timer = self._invited.pop(receiver, None)
         if timer is not None:
             timer.cancel()
@@ -357,12 +358,12 @@ class Direct:
             if not end.connection.say(granted, *(fd for fd in bells if fd is not None)):
                 self.end_pair(pair, "the sender is not attached any more", tell=sender)
 
-    def end_pair(self, pair: Pair, why: str, *, tell: ServedSession | None = None) -> None:
+    def end_pair(self, pair: Pair, why: str, *, tell: Session | None = None) -> None:
         """It is over: both are told, but for the one who said so, and for a sender who has not been granted it."""
         if self._hub.pairs.close(pair.number) is None:
             return
         for other in (pair.receiver,) if pair.number in self._offered else (pair.sender, pair.receiver):
-            end = None if other is None or other is tell else self._ends.get(other)  # type: ignore[call-overload]
+            end = None if other is None or other is tell else self._ends.get(other)
             if end is not None and not self._stopping:
                 end.connection.say(grants.Closed(pair.number, why[:500]))
         self._answered(pair.number, why)
@@ -381,7 +382,7 @@ class Direct:
         self._lane.relays[session] = None
         self._offer(pair, memory, partial(self._relay_mapped, pair, memory))
 
-    def _end_relay(self, session: ServedSession, why: str) -> None:
+    def _end_relay(self, session: Session, why: str) -> None:
         for pair in [pair for pair in session.reads_from.values() if pair.sender is None]:
             self.end_pair(pair, why)
         self._relays.end(session, why)

@@ -7,6 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from agentd.hub.session import Session
 from agentd.wire import grants
 from agentd.wire.errors import AgentdError
 
@@ -68,7 +69,7 @@ class Presented:
             self._deny(mine.session, number, why)
             self._deny(other.session, number, why)
 
-    def session_gone(self, session: ServedSession) -> None:
+    def session_gone(self, session: Session) -> None:
         """What it showed is worth nothing: it comes back as another one, or not at all."""
         for number in [number for number, kept in self.by_number.items() if kept.session is session]:
             del self.by_number[number]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentd import _native
 from agentd.hub.pairs import Pair
+from agentd.hub.session import Session
 from agentd.lanes.critical import CriticalLane
 from agentd.lanes.relay import Relay
 from agentd.wire import grants
@@ -83,9 +84,9 @@ class Relays:
         self._processes[relay] = process
         self._lane.relays[receiver] = relay
 
-    def end(self, pair_of: object, why: str) -> None:
+    def end(self, session: Session, why: str) -> None:
         """The session reads nothing any more."""
-        relay = self._lane.relays.pop(pair_of, None)  # type: ignore[call-overload]
+        relay = self._lane.relays.pop(session, None)
         if relay is not None:
             self._end(relay, why, self._server.loop.time() + _DOUBT_S)
 

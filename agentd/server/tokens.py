@@ -6,6 +6,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from agentd.hub.session import Session
 from agentd.wire.grants import TOKEN_BYTES
 
 if TYPE_CHECKING:
@@ -38,6 +39,6 @@ class Tokens:
             return None
         return session
 
-    def session_gone(self, session: ServedSession) -> None:
+    def session_gone(self, session: Session) -> None:
         """Its token is void."""
         self._given = {token: given for token, given in self._given.items() if given[0] is not session}

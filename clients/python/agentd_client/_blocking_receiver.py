@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agentd.wire.errors import AgentdError
 from agentd_client._receiver import Receiver, ThreadMessage
@@ -59,6 +59,3 @@ class BlockingReceiver(Receiver):
         """Give the lane back to inbox()."""
         self._direct.interrupts = False
         super().close()
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()

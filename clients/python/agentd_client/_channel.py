@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import monotonic
-from typing import TYPE_CHECKING
-
-from agentd_client._joining import check_lane
 from agentd_client._link import drive
-
-if TYPE_CHECKING:
-    from agentd_client._pairs import Outgoing
-    from agentd_client.client import Client
+from agentd_client._opened import Opened
 
 
-class Channel:
-    """The direct pair to one live session of an agent. `send` writes one record and returns its position, no system
-    call while the receiver is awake; it raises Backpressure when the ring is full and ReceiverGone when that session is
-    gone. `dead` and `unknown` count what was lost with it."""
-
-    def __init__(self, client: Client, to: str, lane: str) -> None:
-        self._client = client
-        self._to = to
-        check_lane(lane)
-        self._pair: Outgoing | None = None
-        self.send: Callable[[object], int] = self._not_open
+class Channel(Opened):
+    __doc__ = Opened.__doc__
 
     async def __aenter__(self) -> Channel:
-        direct = self._client.conversation.go_direct()
-        self._pair = pair = await drive(direct.channel(self._to, monotonic() + self._client.verbs.answer_s))
-        self.send = pair.send
+        await drive(self._open())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
-        self.send = self._not_open
-
-    def _not_open(self, body: object) -> int:
-        raise RuntimeError("This channel is not open: it is opened by `async with`, and closed at its end")
-
-    @property
-    def pair(self) -> Outgoing:
-        """Its memory, once it is open."""
-        if self._pair is None:
-            raise RuntimeError("A channel is opened by `async with`")
-        return self._pair
+        self._close()
 
     async def delivered(self, position: int, timeout: float | None = None) -> bool:
         """Wait until the receiver has taken the record there: False when it has not in time, or is gone."""
-        from agentd_client import _ringing
-
-        return await drive(_ringing.delivered(self.pair, position, timeout))
-
-    @property
-    def sent(self) -> int:
-        """How many records."""
-        return self.pair.sent
-
-    @property
-    def dead(self) -> int:
-        """How many the receiver had not taken when it went, and never will; 0 while it is there."""
-        return self.pair.dead
-
-    @property
-    def unknown(self) -> int:
-        """Of how many nobody knows: it had taken them and not finished, of those that asked; or had not taken them when
-        this end was closed."""
-        return self.pair.unknown
-
-    @property
-    def state(self) -> str:
-        """open, paused or closed."""
-        return self.pair.state
+        return await drive(self._delivered(position, timeout))

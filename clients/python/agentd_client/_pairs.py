@@ -19,7 +19,6 @@ from agentd.wire.errors import (
     NotPermitted,
     ReceiverGone,
     TooLarge,
-    Unreachable,
 )
 from agentd.wire.messages import Priority, Route, State
 from agentd.wire.names import id_text
@@ -384,8 +383,3 @@ class DirectRecord(_native.Record):
         from agentd_client.receipt import Receipt
 
         return Receipt(self.id, State.ACCEPTED, self.lane, Route.DIRECT, time(), "the reply went with the verdict")
-
-
-def lost() -> Unreachable:
-    """The client has left."""
-    return Unreachable("This client has left", "Connect again.")

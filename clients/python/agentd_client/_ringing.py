@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -91,31 +93,36 @@ def send(direct: Direct, to: str, body: object, timeout: float | None, options: 
     return ended(call)
 
 
+def _pauses() -> Iterator[float]:
+    """How long to wait before each look at whether a record was taken."""
+    yield from repeat(0.0, _QUICK_LOOKS)
+    pause = _FIRST_LOOK_S
+    while True:
+        yield pause
+        pause = min(2 * pause, _LAST_LOOK_S)
+
+
 def _until_delivered(channel: Outgoing, call: Submitted, position: int, until: float | None) -> Steps[None]:
-    pause, looks = _FIRST_LOOK_S, 0
+    pauses = _pauses()
     while not call.settled and (until is None or monotonic() < until):
         if not channel.gone and channel.is_delivered(position):
             channel.tell(call, position, State.DELIVERED)
             call.settled = True
             return
-        yield call, monotonic() + (0.0 if looks < _QUICK_LOOKS else pause)
-        pause = min(2 * pause, _LAST_LOOK_S) if looks >= _QUICK_LOOKS else pause
-        looks += 1
+        yield call, monotonic() + next(pauses)
 
 
 def delivered(channel: Outgoing, position: int, timeout: float | None) -> Steps[bool]:
     """Whether the receiver has taken the record at that position; waits for it."""
     until = None if timeout is None else monotonic() + timeout
     call = Submitted(0, waits_for=State.DELIVERED)
-    pause, looks = _FIRST_LOOK_S, 0
-    while True:
+    for pause in _pauses():
         if channel.is_delivered(position):
             return True
         if channel.gone or channel.state == "closed" or (until is not None and monotonic() >= until):
             return False
-        yield call, monotonic() + (0.0 if looks < _QUICK_LOOKS else pause)
-        pause = min(2 * pause, _LAST_LOOK_S) if looks >= _QUICK_LOOKS else pause
-        looks += 1
+        yield call, monotonic() + pause
+    raise AssertionError("the pauses have no end")
 
 
 def post(direct: Direct, ticket: Submitted, to: str, content: Content, data: bytes, options: Options) -> bool:

@@ -1,0 +1,76 @@
+"""A channel without its face's verbs: what both faces' Channel has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from agentd_client._joining import check_lane
+from agentd_client.receipt import Steps
+
+if TYPE_CHECKING:
+    from agentd_client._pairs import Outgoing
+
+
+class Opened:
+    """The direct pair to one live session of an agent. `send` writes one record and returns its position, no system
+    call while the receiver is awake; it raises Backpressure when the ring is full and ReceiverGone when that session is
+    gone. `dead` and `unknown` count what was lost with it."""
+
+    def __init__(self, client: Any, to: str, lane: str) -> None:
+        self._client = client
+        self._to = to
+        check_lane(lane)
+        self._pair: Outgoing | None = None
+        self.send: Callable[[object], int] = self._not_open
+
+    def _open(self) -> Steps[None]:
+        client = self._client
+        direct = client.conversation.go_direct()
+        self._pair = pair = yield from direct.channel(self._to, monotonic() + client.verbs.answer_s)
+        self.send = pair.send
+
+    def _close(self) -> None:
+        self._client.conversation.go_direct().drop(self.pair, "the channel was closed")
+        self.send = self._not_open
+
+    def _delivered(self, position: int, timeout: float | None) -> Steps[bool]:
+        from agentd_client import _ringing
+
+        return _ringing.delivered(self.pair, position, timeout)
+
+    def _not_open(self, body: object) -> int:
+        raise _not_open()
+
+    @property
+    def pair(self) -> Outgoing:
+        """Its memory, once it is open."""
+        if self._pair is None:
+            raise _not_open()
+        return self._pair
+
+    @property
+    def sent(self) -> int:
+        """How many records."""
+        return self.pair.sent
+
+    @property
+    def dead(self) -> int:
+        """How many the receiver had not taken when it went, and never will; 0 while it is there."""
+        return self.pair.dead
+
+    @property
+    def unknown(self) -> int:
+        """Of how many nobody knows: it had taken them and not finished, of those that asked; or had not taken them when
+        this end was closed."""
+        return self.pair.unknown
+
+    @property
+    def state(self) -> str:
+        """open, paused or closed."""
+        return self.pair.state
+
+
+def _not_open() -> RuntimeError:
+    return RuntimeError("This channel is not open: it is opened where its `with` begins, and closed where that ends")
