@@ -43,11 +43,14 @@ def io_uring_errno() -> int:
 
 # The direct lanes. What lies where in a pair's memory stands in native/pair.h, ring.h and record.h.
 
-def create_pair(lane: int, number: int, ring_bytes: int, verdict_bytes: int, huge_pages: bool, /) -> int:
-    """A fresh pair's memory: a sealed memfd, allocated to its last page. The caller closes it.
+def create_pair(
+    lane: int, number: int, ring_bytes: int, verdict_bytes: int, pool_bytes: int, huge_pages: bool, /
+) -> int:
+    """A fresh pair's memory: a sealed memfd, allocated but for the blocks of its pool. The caller closes it.
 
-    lane: 1 critical, 2 high. number: what makes the ids of its messages its own. Both sizes are powers of two between
-    1 KiB and 1 GiB. huge_pages: made of them, or OSError where there are none.
+    lane: 1 critical, 2 high. number: what makes the ids of its messages its own. The sizes of both rings are powers of
+    two between 1 KiB and 1 GiB; that of the pool, high's alone, is a multiple of 64 KiB up to 2 GiB, or 0 for none.
+    huge_pages: made of them, or OSError where there are none; a pair with a pool never is.
 
     Raises OSError: EINVAL for a shape that is none, ENOSPC or ENOMEM where there is no memory for it.
     """
@@ -58,9 +61,10 @@ def message_id(number: int, position: int, /) -> int:
 class Channel:
     """The sender's end of a pair. Used by one thread at a time.
 
-    Making one maps the memory and touches every page of it; `memory_fd` stays the caller's, `doorbell_fd` (the
-    receiver's eventfd) becomes the channel's. Raises OSError: EPERM for memory that is not sealed, EPROTO for what is
-    no pair of that shape, ENOMEM or ENOSPC where it can't be made resident; then the doorbell stays the caller's.
+    Making one maps the memory and touches every page of it but the pool's blocks; `memory_fd` stays the caller's,
+    `doorbell_fd` (the receiver's eventfd) becomes the channel's. Raises OSError: EPERM for memory that is not sealed,
+    EPROTO for what is no pair of that shape, ENOMEM or ENOSPC where it can't be made resident; then the doorbell stays
+    the caller's.
 
     refuse(errno, size) is called for each refusal and must raise: EAGAIN the ring is full, EMSGSIZE the record is too
     large, EBUSY the receiver is paused, ESHUTDOWN it has left, ESTALE this is a child of the process that attached,
@@ -74,6 +78,7 @@ class Channel:
         number: int,
         ring_bytes: int,
         verdict_bytes: int,
+        pool_bytes: int,
         doorbell_fd: int,
         encode: Callable[[Any], tuple[int, bytes]] | None,
         refuse: Callable[[int, int], object],
@@ -122,7 +127,15 @@ class Incoming:
     further arguments are for a subclass."""
 
     def __new__(
-        cls, memory_fd: int, lane: int, number: int, ring_bytes: int, verdict_bytes: int, doorbell_fd: int, *more: Any
+        cls,
+        memory_fd: int,
+        lane: int,
+        number: int,
+        ring_bytes: int,
+        verdict_bytes: int,
+        pool_bytes: int,
+        doorbell_fd: int,
+        *more: Any,
     ) -> Self: ...
     taken: int
     number: int

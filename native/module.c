@@ -57,17 +57,19 @@ static PyObject *native_io_uring_errno(PyObject *Py_UNUSED(module), PyObject *Py
 
 static PyObject *native_create_pair(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    unsigned long long number, ring_bytes, verdict_bytes;
+    unsigned long long number, ring_bytes, verdict_bytes, pool_bytes;
     int lane, huge_pages, fd, error;
     struct pair_shape shape;
 
-    if (!PyArg_ParseTuple(args, "iKKKp:create_pair", &lane, &number, &ring_bytes, &verdict_bytes, &huge_pages))
+    if (!PyArg_ParseTuple(
+            args, "iKKKKp:create_pair", &lane, &number, &ring_bytes, &verdict_bytes, &pool_bytes, &huge_pages))
         return NULL;
     shape = (struct pair_shape){
         .lane = (enum pair_lane)lane,
         .number = number,
         .ring_capacity = ring_bytes,
         .verdict_capacity = verdict_bytes,
+        .pool_capacity = pool_bytes,
     };
     error = pair_create(&shape, huge_pages, &fd);
     return error ? raise_errno(error) : PyLong_FromLong(fd);

@@ -5,16 +5,16 @@
 
 int attach_from_args(PyObject *args, struct pair *pair, enum pair_end end, int *doorbell_fd, PyObject **more)
 {
-    PyObject *own = PyTuple_GetSlice(args, 0, 6);
-    unsigned long long number, ring_bytes, verdict_bytes;
+    PyObject *own = PyTuple_GetSlice(args, 0, 7);
+    unsigned long long number, ring_bytes, verdict_bytes, pool_bytes;
     int memory_fd, lane, doorbell, error;
     struct pair_shape shape;
 
     if (!own)
         return -1;
     error = PyArg_ParseTuple(
-        own, "iiKKKi;memory_fd, lane, number, ring_bytes, verdict_bytes, doorbell_fd", &memory_fd, &lane, &number,
-        &ring_bytes, &verdict_bytes, &doorbell);
+        own, "iiKKKKi;memory_fd, lane, number, ring_bytes, verdict_bytes, pool_bytes, doorbell_fd", &memory_fd, &lane,
+        &number, &ring_bytes, &verdict_bytes, &pool_bytes, &doorbell);
     Py_DECREF(own);
     if (!error)
         return -1;
@@ -23,8 +23,9 @@ int attach_from_args(PyObject *args, struct pair *pair, enum pair_end end, int *
         .number = number,
         .ring_capacity = ring_bytes,
         .verdict_capacity = verdict_bytes,
+        .pool_capacity = pool_bytes,
     };
-    *more = PyTuple_GetSlice(args, 6, PyTuple_GET_SIZE(args));
+    *more = PyTuple_GetSlice(args, 7, PyTuple_GET_SIZE(args));
     if (!*more)
         return -1;
     error = pair_attach(pair, memory_fd, &shape, end);

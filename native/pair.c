@@ -20,6 +20,7 @@
 
 #define MAGIC "agentdP\n"
 #define BYTE_ORDER_MARK 0x01020304u
+#define HEADER_BYTES 72u
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 /* The usual size of a huge page, and the only one that is asked for. */
 #define HUGE_PAGE_BYTES (UINT64_C(2) << 20)
@@ -27,7 +28,8 @@
 
 enum { HEADER_PAGE, RECEIVER_PAGE, SENDER_PAGE, N_PAGES };
 
-_Static_assert(sizeof(struct pair_header) == 72, "the header is read by other builds and languages");
+_Static_assert(sizeof(struct pair_header) == 88, "the header is read by other builds and languages");
+_Static_assert(offsetof(struct pair_header, pool_offset) == HEADER_BYTES, "a pair without a pool is as it always was");
 _Static_assert(offsetof(struct pair_header, total_bytes) == 24, "the header is read by other builds and languages");
 _Static_assert(offsetof(struct pair_header, verdict_capacity) == 64, "the header is read by other builds");
 _Static_assert(sizeof(struct pair_receiver_page) == 2 * PAIR_LINE_BYTES, "a line for each word");
@@ -75,12 +77,13 @@ static struct pair_header header_of(const struct pair_shape *shape)
 {
     uint64_t verdict_offset = (uint64_t)N_PAGES * PAIR_PAGE_BYTES;
     uint64_t ring_offset = verdict_offset + pages(shape->verdict_capacity);
+    uint64_t pool_offset = ring_offset + pages(shape->ring_capacity);
     struct pair_header header = {
         .version = PAIR_VERSION,
         .byte_order = BYTE_ORDER_MARK,
-        .header_bytes = sizeof header,
+        .header_bytes = HEADER_BYTES,
         .lane = (uint32_t)shape->lane,
-        .total_bytes = ring_offset + pages(shape->ring_capacity),
+        .total_bytes = pool_offset,
         .number = shape->number,
         .ring_offset = ring_offset,
         .ring_capacity = shape->ring_capacity,
@@ -89,6 +92,12 @@ static struct pair_header header_of(const struct pair_shape *shape)
     };
 
     memcpy(header.magic, MAGIC, sizeof header.magic);
+    if (shape->pool_capacity) {
+        header.header_bytes = sizeof header;
+        header.total_bytes = pool_offset + PAIR_PAGE_BYTES + shape->pool_capacity;
+        header.pool_offset = pool_offset;
+        header.pool_capacity = shape->pool_capacity;
+    }
     return header;
 }
 
@@ -98,18 +107,22 @@ uint64_t pair_total_bytes(const struct pair_shape *shape)
         return 0;
     if (shape->lane != PAIR_CRITICAL && shape->lane != PAIR_HIGH)
         return 0;
+    if (shape->pool_capacity % PAIR_POOL_GRAIN || shape->pool_capacity > PAIR_POOL_MAX_CAPACITY)
+        return 0;
+    if (shape->pool_capacity && shape->lane != PAIR_HIGH)
+        return 0;
     return header_of(shape).total_bytes;
 }
 
 /* By a mapping of its own: files of huge pages know no pwrite(). */
-static int write_header(int fd, const struct pair_header *header, uint64_t file_bytes)
+static int write_header(int fd, const struct pair_header *header, uint64_t mapped_bytes)
 {
-    void *memory = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *memory = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
     if (memory == MAP_FAILED)
         return -errno;
     memcpy(memory, header, sizeof *header);
-    munmap(memory, file_bytes);
+    munmap(memory, mapped_bytes);
     return 0;
 }
 
@@ -117,13 +130,15 @@ static int fill_and_seal(int fd, const struct pair_header *header, uint64_t file
 {
     int error;
 
-    /* ftruncate() alone would promise pages that a full tmpfs can't give: SIGBUS at the first touch. */
+    if (ftruncate(fd, (off_t)file_bytes) < 0)
+        return -errno;
+    /* That alone would promise pages that a full tmpfs can't give: SIGBUS at the first touch. */
     do
-        error = posix_fallocate(fd, 0, (off_t)file_bytes);
+        error = posix_fallocate(fd, 0, (off_t)(file_bytes - header->pool_capacity));
     while (error == EINTR);
     if (error)
         return -error;
-    error = write_header(fd, header, file_bytes);
+    error = write_header(fd, header, file_bytes - header->pool_capacity);
     if (error)
         return error;
     return fcntl(fd, F_ADD_SEALS, SEALS) < 0 ? -errno : 0;
@@ -136,7 +151,7 @@ int pair_create(const struct pair_shape *shape, bool huge_pages, int *fd)
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge_pages ? HUGE_PAGE_FLAGS : 0);
     int made, error;
 
-    if (!pair_total_bytes(shape))
+    if (!pair_total_bytes(shape) || (huge_pages && shape->pool_capacity))
         return -EINVAL;
     made = memfd_create("agentd-pair", flags | MFD_NOEXEC_SEAL);
     if (made < 0 && errno == EINVAL)
@@ -153,7 +168,7 @@ int pair_create(const struct pair_shape *shape, bool huge_pages, int *fd)
 }
 
 /* Checks all that makes the memory safe to map; says how much of it there is. */
-static int check_size_and_seals(int fd, uint64_t total_bytes, uint64_t *file_bytes)
+static int check_size_and_seals(int fd, const struct pair_header *header, uint64_t *file_bytes)
 {
     int seals = fcntl(fd, F_GET_SEALS);
     struct stat status;
@@ -165,13 +180,15 @@ static int check_size_and_seals(int fd, uint64_t total_bytes, uint64_t *file_byt
     if (fstat(fd, &status) < 0)
         return -errno;
     *file_bytes = (uint64_t)status.st_size;
-    return *file_bytes == total_bytes || *file_bytes == huge_pages_of(total_bytes) ? 0 : -EPROTO;
+    if (*file_bytes == huge_pages_of(header->total_bytes) && !header->pool_capacity)
+        return 0;
+    return *file_bytes == header->total_bytes ? 0 : -EPROTO;
 }
 
-/* Every page resident and writable now, in this mapping: no fault later, and a refusal instead of a signal. */
-static int populate(void *memory, size_t bytes)
+/* The first `bytes` resident and writable now, in this mapping: no fault later, and a refusal instead of a signal. */
+static int populate(void *memory, size_t mapped_bytes, size_t bytes)
 {
-    if (madvise(memory, bytes, MADV_DONTFORK) < 0)
+    if (madvise(memory, mapped_bytes, MADV_DONTFORK) < 0)
         return -errno;
     if (madvise(memory, bytes, MADV_POPULATE_WRITE) == 0)
         return 0;
@@ -219,21 +236,28 @@ int pair_attach(struct pair *pair, int fd, const struct pair_shape *expected, en
     if (!pair_total_bytes(expected) || (end != PAIR_SENDER && end != PAIR_RECEIVER))
         return -EINVAL;
     pair_watch_forks();
-    error = check_size_and_seals(fd, header.total_bytes, &file_bytes);
+    error = check_size_and_seals(fd, &header, &file_bytes);
     if (error)
         return error;
     memory = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED)
         return -errno;
-    error = populate(memory, file_bytes);
+    error = populate(memory, file_bytes, file_bytes - header.pool_capacity);
     if (!error)
         error = check_header(memory, &header);
     if (error) {
         munmap(memory, file_bytes);
         return error;
     }
-    *pair =
-        (struct pair){.shape = *expected, .end = end, .forks = pair_forks, .memory = memory, .total_bytes = file_bytes};
+    *pair = (struct pair){
+        .shape = *expected,
+        .end = end,
+        .forks = pair_forks,
+        .memory = memory,
+        .total_bytes = file_bytes,
+        .resident_bytes = file_bytes - header.pool_capacity,
+        .pool_offset = header.pool_offset,
+    };
     open_ends(pair, &header);
     return 0;
 }
@@ -248,7 +272,7 @@ void pair_detach(struct pair *pair)
 
 int pair_lock(struct pair *pair)
 {
-    return mlock(pair->memory, pair->total_bytes) < 0 ? -errno : 0;
+    return mlock(pair->memory, pair->resident_bytes) < 0 ? -errno : 0;
 }
 
 void pair_set_gate(struct pair *pair, enum pair_gate bit, bool on)

@@ -9,6 +9,10 @@
  *     8192     sender page: its position in the verdict ring, its gate
  *     12288    verdict ring: receiver to sender, what became of records that asked to know
  *              ring: sender to receiver
+ *              pool, where the pair has one: large bodies, sender to receiver; pool.h
+ *
+ * All but the pool's blocks is allocated when it is made, and resident from the moment an end attaches. The blocks cost
+ * nothing until the sender uses them.
  *
  * Who wrote (the sender records, the receiver verdicts) calls pair_publish(): it says whether the other's doorbell must
  * be rung. Who wants to sleep calls pair_arm(), looks once more for what it waits for, and only then blocks.
@@ -32,6 +36,8 @@
 #define PAIR_PAGE_BYTES 4096u
 /* Two lines: the prefetcher of the next line must not drag the other end's words along. */
 #define PAIR_LINE_BYTES 128u
+#define PAIR_POOL_GRAIN (64u << 10)
+#define PAIR_POOL_MAX_CAPACITY (UINT64_C(2) << 30)
 
 enum pair_lane { PAIR_CRITICAL = 1, PAIR_HIGH = 2 };
 enum pair_end { PAIR_SENDER = 1, PAIR_RECEIVER = 2 };
@@ -49,8 +55,10 @@ struct pair_shape {
     uint64_t number; /* of the grant: with a record's position it makes the message's id */
     uint64_t ring_capacity;
     uint64_t verdict_capacity;
+    uint64_t pool_capacity; /* bytes for large bodies, a multiple of PAIR_POOL_GRAIN; 0: no pool, as for CRITICAL */
 };
 
+/* What lies beyond `header_bytes` is zero: the two last words are there only where there is a pool. */
 struct pair_header {
     char magic[8];
     uint32_t version;
@@ -63,6 +71,8 @@ struct pair_header {
     uint64_t ring_capacity;
     uint64_t verdict_offset;
     uint64_t verdict_capacity;
+    uint64_t pool_offset; /* of its first page: the words by which blocks come back. The blocks lie behind it */
+    uint64_t pool_capacity;
 };
 
 struct pair_receiver_page {
@@ -83,6 +93,8 @@ struct pair {
     uint32_t forks; /* how often the process had forked when it attached */
     uint8_t *memory;
     uint64_t total_bytes;
+    uint64_t resident_bytes; /* what is touched and locked: all but the pool's blocks */
+    uint64_t pool_offset;    /* 0: none */
     struct pair_receiver_page *receiver_page;
     _Atomic uint32_t *own_gate;
     _Atomic uint32_t *peer_gate;
@@ -102,15 +114,15 @@ struct pair {
 uint64_t pair_total_bytes(const struct pair_shape *shape);
 
 /*
- * A fresh pair's memfd, allocated to its last page and sealed against every change of its size: 0 and `*fd`.
- * With `huge_pages` it is made of them, or refused. -EINVAL: no such shape; -ENOSPC, -ENOMEM: no memory for it, or no
- * huge page; or what memfd_create(2) says.
+ * A fresh pair's memfd, sealed against every change of its size, and allocated but for the blocks of its pool: 0 and
+ * `*fd`. With `huge_pages` it is made of them, or refused. -EINVAL: no such shape, or huge pages for a pool; -ENOSPC,
+ * -ENOMEM: no memory for it, or no huge page; or what memfd_create(2) says.
  */
 int pair_create(const struct pair_shape *shape, bool huge_pages, int *fd);
 
 /*
- * Map the memfd as one of its ends. Every page is touched here, so that none faults later; nothing is left mapped when
- * it fails. `fd` stays the caller's and may be closed afterwards.
+ * Map the memfd as one of its ends. Every page but the pool's blocks is touched here, so that none faults later;
+ * nothing is left mapped when it fails. `fd` stays the caller's and may be closed afterwards.
  *
  * -EPERM: it is not sealed, so the other end could take the memory away; -EPROTO: it is not a pair of that shape;
  * -ENOMEM, -ENOSPC: it can't be made resident.

@@ -137,7 +137,7 @@ def test_descriptors_nobody_asked_for_are_closed(daemon: Daemon) -> None:
 
 def forged(number: int, size: int = 65536) -> int:
     """A memfd that looks like a pair's."""
-    return _native.create_pair(1, number, size, 16384, False)
+    return _native.create_pair(1, number, size, 16384, 0, False)
 
 
 def test_a_pair_that_the_ends_present_differently_is_refused_to_both(daemon: Daemon) -> None:

@@ -118,7 +118,7 @@ def present(sock: socket.socket, memory: int, sends: bool, peer: str) -> None:
 
 @pytest.mark.parametrize("comes_back", [False, True])
 def test_what_an_end_showed_goes_with_it(daemon: Daemon, comes_back: bool) -> None:
-    memory = _native.create_pair(grants.CRITICAL, NUMBER, 65536, 16384, False)
+    memory = _native.create_pair(grants.CRITICAL, NUMBER, 65536, 16384, 0, False)
     with ends(daemon, "builder") as [(builder, reads)]:
         with ends(daemon, "planner") as [(_, writes)]:
             present(writes, memory, True, "builder")

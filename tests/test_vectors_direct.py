@@ -64,12 +64,12 @@ class Ends:
     """A pair, its two ends in Python, and its bytes."""
 
     def __init__(self) -> None:
-        fd = _native.create_pair(grants.CRITICAL, 7, RING_BYTES, VERDICT_BYTES, False)
+        fd = _native.create_pair(grants.CRITICAL, 7, RING_BYTES, VERDICT_BYTES, 0, False)
         self.memory = mmap.mmap(fd, RING_AT + RING_BYTES)
         shape = (grants.CRITICAL, 7, RING_BYTES, VERDICT_BYTES)
         bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
-        self.channel = _native.Channel(fd, *shape, bells[0], lambda body: (0, body), lambda error, size: None)
-        self.incoming = _native.Incoming(fd, *shape, bells[1])
+        self.channel = _native.Channel(fd, *shape, 0, bells[0], lambda body: (0, body), lambda error, size: None)
+        self.incoming = _native.Incoming(fd, *shape, 0, bells[1])
         os.close(fd)
 
     def put(self, at: int, body: bytes) -> None:
@@ -297,10 +297,10 @@ def test_c_finds_a_field_of_a_line_of_json(core: Core, line: dict[str, Any], asc
 
 @vectors("pairs", "shapes")
 def test_a_pairs_header(core: Core, vector: dict[str, Any]) -> None:
-    shape = (vector["lane"], int(vector["number"]), vector["ring_bytes"], vector["verdict_bytes"])
+    shape = (vector["lane"], int(vector["number"]), vector["ring_bytes"], vector["verdict_bytes"], vector["pool_bytes"])
     fd = _native.create_pair(*shape, False)
     assert os.fstat(fd).st_size == vector["total_bytes"]
-    assert os.pread(fd, 72, 0).hex() == vector["header"]
+    assert os.pread(fd, 88, 0).hex() == vector["header"].ljust(2 * 88, "0")
     os.close(fd)
     assert core("header", *shape) == f"{vector['total_bytes']} x{vector['header']}"
 

@@ -267,7 +267,7 @@ class Direct:
 
     def _create(self, pair: Pair) -> int:
         limits = self.limits
-        shape = (grants.CRITICAL, pair.number, limits.critical_bytes, limits.verdict_bytes)
+        shape = (grants.CRITICAL, pair.number, limits.critical_bytes, limits.verdict_bytes, 0)
         if self._huge_pages:
             try:
                 return _native.create_pair(*shape, True)

@@ -38,7 +38,7 @@ def no_shared_memory(enabled: bool) -> str:
     if not enabled:
         return "direct.enabled is false"
     try:
-        os.close(_native.create_pair(grants.CRITICAL, 0, 4096, 4096, False))
+        os.close(_native.create_pair(grants.CRITICAL, 0, 4096, 4096, 0, False))
     except OSError as error:
         return f"no sealed memory can be made: {error.strerror}"
     return ""

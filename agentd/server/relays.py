@@ -71,6 +71,7 @@ class Relays:
                 pair.number,
                 limits.critical_bytes,
                 limits.verdict_bytes,
+                0,
                 bell,
                 None,
                 lambda error, size: relay.refuse(error, size),

@@ -146,18 +146,19 @@ static void make_header(void)
         .number = number(2),
         .ring_capacity = number(3),
         .verdict_capacity = number(4),
+        .pool_capacity = number(5),
     };
-    uint8_t header[sizeof(struct pair_header)];
+    struct pair_header header;
     int fd, error = pair_create(&shape, false, &fd);
 
     if (error) {
         printf("error %d", error);
         return;
     }
-    if (pread(fd, header, sizeof header, 0) != sizeof header)
+    if (pread(fd, &header, sizeof header, 0) != sizeof header)
         exit(EXIT_FAILURE);
     printf("%" PRIu64 " ", pair_total_bytes(&shape));
-    show(header, sizeof header);
+    show(&header, header.header_bytes);
     close(fd);
 }
 

@@ -187,6 +187,7 @@ class Introductions:
                 packet.number,
                 packet.ring_bytes,
                 packet.verdict_bytes,
+                0,
                 bell,
                 encode,
                 refuser(packet.agent, _CRITICAL),
@@ -228,7 +229,7 @@ class Introductions:
             return
         memory, bell, *process = fds
         try:
-            incoming = Incoming(memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, bell)
+            incoming = Incoming(memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, 0, bell)
         except OSError as error:
             self.watcher.say(grants.Mapped(packet.number, str(error.strerror)))
             return
