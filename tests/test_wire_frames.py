@@ -90,6 +90,19 @@ def test_what_was_pushed_comes_out_wherever_the_bytes_are_cut(pushed: list[Any],
     assert out == fed(data, [])
 
 
+@given(st.lists(st.lists(sends, max_size=20), max_size=4), st.booleans())
+def test_several_at_once_are_as_one_after_the_other(pushed: list[list[Any]], take: bool) -> None:
+    together, alone = FrameWriter(), FrameWriter()
+    out = b""
+    for messages in pushed:
+        together.push_all(messages)
+        for message in messages:
+            alone.push(message)
+        if take:
+            out += together.take()
+    assert fed(out + drained(together), []) == fed(drained(alone), [])
+
+
 @given(st.lists(verbs, max_size=4))
 def test_a_byte_at_a_time_is_as_good_as_all_at_once(pushed: list[Any]) -> None:
     writer = FrameWriter()

@@ -42,29 +42,32 @@ class Inboxes(Room):
     def put(self, entry: Entry) -> None:
         """A fresh entry into its agent's inbox, and on to a taker that has room."""
         agent = entry.agent
-        size_bytes = entry.size_bytes
+        taker = self.taker_of_fresh(agent)
         agent.count += 1
-        agent.bytes += size_bytes
-        self.bytes += size_bytes
-        takers = agent.takers
-        if (
-            takers
-            and not agent.waiting
-            and not agent.paused
-            and (agent.count <= self.max_held or agent.held_count <= self.max_held)
-        ):
-            session = takers[0] if len(takers) == 1 else self._taker(agent)
-            if session is not None and session.credit > 0 and not session.stalled:
-                # As _hand does, without the call: this is the common case.
-                session.credit -= 1
-                entry.holder = session
-                message = entry.message
-                session.held[message.id] = entry
-                session.push(message)
-                return
+        agent.bytes += entry.size_bytes
+        self.bytes += entry.size_bytes
+        if taker is not None:
+            self._hand(entry, taker)
+            return
         agent.waiting[entry.message.id] = entry
         if entry.message.lane is not _NORMAL:
             urgent.to_front(agent, entry)
+
+    def taker_of_fresh(self, agent: Agent) -> Session | None:
+        """Who is sent a message that comes to this agent now; None when it has to wait. Asked once a message: who
+        shares takes turns."""
+        takers = agent.takers
+        if not takers or agent.waiting or agent.paused or agent.count - len(agent.delayed) >= self.max_held:
+            return None
+        if len(takers) > 1:
+            return self._taker(agent)
+        taker = takers[0]
+        return taker if taker.credit > 0 and not taker.stalled else None
+
+    def may_take(self, taker: Session) -> int:
+        """How many fresh messages in a row are for it, once it is sent the first."""
+        agent = taker.agent
+        return 1 if len(agent.takers) > 1 else min(taker.credit, self.max_held - agent.held_count)
 
     def charge(self, entry: Entry) -> None:
         """Count an entry that lies elsewhere than in `waiting`: an answer on its way to its asker, or restored mail."""

@@ -58,7 +58,7 @@ class Bucket:
         self.at = now  # when it was last filled
 
     def fill(self, now: float) -> None:
-        """What came in since the last time. The router's plain send does the rest by itself."""
+        """What came in since the last time. plain.py does the rest by itself."""
         room = self.room + (now - self.at) * self.rate
         self.room = room if room < self.burst else self.burst
         self.at = now

@@ -3,11 +3,15 @@ every check comes before the first change."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from agentd._native import crc32c
 from agentd.host.config import Config
 from agentd.hub.agents import Agent, Agents, UsedKey
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.inbox import Inboxes
+from agentd.hub.plain import KEPT_NOTE, Plain
 from agentd.hub.rates import Rates
 from agentd.hub.receipts import ACCEPTED, ACKED, DELIVERED, ENDED, OVERHEAD_BYTES, Entry, Receipts
 from agentd.hub.requests import Requests
@@ -46,9 +50,6 @@ _WAITABLE = (ACCEPTED, DELIVERED, ACKED)
 _DEFAULTS = Options()
 _MAX_WATCHERS = 64
 
-#: What a receipt says of mail that no taker has been sent.
-KEPT_NOTE = "{} is absent: kept in memory, written to disk at an orderly stop only"
-
 
 class Router:
     """From verbs to entries."""
@@ -75,51 +76,19 @@ class Router:
         self._requests = requests
         self._topics = topics
         self._rates = rates
+        self.plain = Plain(agents.by_name, receipts, inboxes, self._max_size_bytes)
         self.draining = False
 
     def send(self, session: Session, verb: Send, now: float) -> None:
         """Accept a message for one agent's inbox."""
-        agent = self._by_name.get(verb.to)
-        if verb.options is not None or agent is None or agent.unnamed or self.draining:
-            self._send_with_options(session, verb, verb.options or _DEFAULTS, now)
+        if verb.options is None and not self.draining and self.plain.send(session, (verb,), 0, 1, now):
             return
-        # The plain message, written out in one piece: this is what the daemon does most.
-        mark = session.mark
-        bucket = session.bucket
-        name = session.name
-        if mark[1] != now:  # what came in one turn shares its first transition, and the filling of the bucket
-            mark = session.mark = (ACCEPTED, now, name, "")
-            bucket.fill(now)
-        room = bucket.room
-        if room < 1.0:
-            self._rates.over(session, now)
-        bucket.room = room - 1.0
-        body = verb.body
-        length = len(body)
-        size = length + OVERHEAD_BYTES
-        if size > self._max_size_bytes:
-            raise self._too_large(body)
-        inboxes = self._inboxes
-        if (
-            agent.count >= inboxes.max_messages
-            or agent.bytes + size > inboxes.max_bytes
-            or inboxes.bytes + size > inboxes.max_total_bytes
-        ):
-            raise inboxes.no_room(agent, size, now)
-        receipts = self._receipts
-        id = receipts.next_id
-        receipts.next_id = id + 1
-        at = now + receipts.wall_offset
-        entry = Entry(Message(id, name, session.provenance, verb.content, body, at), agent, size, ACCEPTED, [mark])
-        receipts.entries[id] = entry
-        receipts.counts.accepted += 1
-        receipts.counts.accepted_bytes += length
-        tally = session.tally
-        tally.sent += 1
-        tally.bytes += length
-        if verb.cid:
-            session.accept(verb.cid, id, at, "" if agent.takers else KEPT_NOTE.format(agent.name))
-        inboxes.put(entry)
+        self._send_with_options(session, verb, verb.options or _DEFAULTS, now)
+
+    def send_some(self, session: Session, verbs: Sequence[Any], first: int, most: int, now: float) -> int:
+        """Accept what is plain of the verbs from `first`, a Send, on, and no more than `most`: how many. None is
+        refused here."""
+        return 0 if self.draining else self.plain.send(session, verbs, first, most, now)
 
     def _send_with_options(self, session: Session, verb: Send, options: Options, now: float) -> None:
         self._rates.take(session, now)

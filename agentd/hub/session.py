@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import Accepted, DaemonMessage, Error, State
+from agentd.wire.messages import Accepted, DaemonMessage, Error, Message, State
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
@@ -53,22 +53,34 @@ class Session:
         """Queue a message for the client; the one thing a kind of session must bring."""
         raise NotImplementedError
 
+    def write_all(self, messages: list[Message]) -> None:
+        """Queue several."""
+        for message in messages:
+            self.write(message)
+
     def push(self, message: DaemonMessage) -> None:
         """Tell the client, after everything it was told before."""
         if self._run is not None:
             self.end_run()
         self.write(message)
 
-    def accept(self, cid: int, id: int, at: float, note: str = "") -> None:
-        """Tell the client that its call was accepted. Consecutive ones become one Accepted (a third of the cost)."""
+    def push_all(self, messages: list[Message]) -> None:
+        """Tell it of several."""
+        if self._run is not None:
+            self.end_run()
+        self.write_all(messages)
+
+    def accept(self, cid: int, id: int, at: float, note: str = "", count: int = 1) -> None:
+        """Tell the client that so many calls from `cid` on were accepted. Consecutive ones become one Accepted (a third
+        of the cost)."""
         run = self._run
         if run is not None:
-            count = run.count
-            if cid == run.cid + count and id == run.id + count and note == run.note:
-                run.count = count + 1
+            before = run.count
+            if cid == run.cid + before and id == run.id + before and note == run.note:
+                run.count = before + count
                 return
             self.end_run()
-        self._run = Accepted(cid, id, 1, at, note=note)
+        self._run = Accepted(cid, id, count, at, note=note)
         self.run_begun()
 
     def run_begun(self) -> None:

@@ -15,7 +15,7 @@ from agentd.hub.session import Session
 from agentd.server.handlers import BEFORE_HELLO
 from agentd.wire import ndjson
 from agentd.wire.errors import AgentdError, BadRequest, RateLimited
-from agentd.wire.messages import Bye, Hello
+from agentd.wire.messages import Bye, Hello, Send
 
 if TYPE_CHECKING:
     from agentd.server.server import Server
@@ -184,16 +184,21 @@ class ServedSession(Session):
 
     def handle(self, verbs: Sequence[Any], now: float) -> list[Any]:
         """Do what the client says, in its order; what is left to do once it has been sent the answers so far."""
-        rest = iter(verbs)
+        at, end = 0, len(verbs)
         looks = _LOOK_EVERY
-        for verb in rest:
+        while at < end:
+            verb = verbs[at]
+            done = 0
             try:
-                handler = self.handlers.get(type(verb))
-                if handler is None:
-                    raise self._unexpected(verb)
-                handler(self, verb, now)
+                if type(verb) is Send and self.joined:
+                    done = self.server.hub.router.send_some(self, verbs, at, looks, now)
+                if not done:
+                    handler = self.handlers.get(type(verb))
+                    if handler is None:
+                        raise self._unexpected(verb)
+                    handler(self, verb, now)
             except RateLimited as error:
-                return [*self._hold_up(verb, error, now), *rest]
+                return [*self._hold_up(verb, error, now), *verbs[at + 1 :]]
             except AgentdError as error:
                 self._refuse(verb, error, now)
                 looks = 1  # a refusal can cost more than what it refuses
@@ -204,16 +209,17 @@ class ServedSession(Session):
                 self.close("internal error", error=AgentdError("agentd failed to handle this; its log says why"))
             if self.closed:
                 break  # what was said behind its end is not done: nobody would undo it
+            at += done or 1
             if self.look:
                 self.look = False
                 if self.full:
-                    return list(rest)
+                    return list(verbs[at:])
                 looks = 1
-            looks -= 1
-            if not looks:
+            looks -= done or 1
+            if looks <= 0:
                 looks = _LOOK_EVERY
                 if self.server.clock() - now > _SLICE_S:
-                    return list(rest)
+                    return list(verbs[at:])
         return []
 
     def _refuse(self, verb: Any, error: AgentdError, now: float) -> None:

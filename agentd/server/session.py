@@ -18,7 +18,7 @@ from agentd.server.texting import Texting
 from agentd.wire import ndjson, text
 from agentd.wire.errors import AgentdError, BadRequest, Busy
 from agentd.wire.frames import MAGIC, FrameReader, FrameWriter
-from agentd.wire.messages import ClientMessage, DaemonMessage, Error
+from agentd.wire.messages import ClientMessage, DaemonMessage, Error, Message
 from agentd.wire.ndjson import LineReader, LineWriter
 from agentd.wire.text import TextFace
 
@@ -239,6 +239,19 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
                 self.full = self.look = True
             if self._texting is not None:
                 self._texting.look()
+            if not self.dirty:
+                self.dirty = True
+                self.server.dirty.append(self)
+
+    def write_all(self, messages: list[Message]) -> None:
+        """Queue several."""
+        writer = self.writer
+        if type(writer) is not FrameWriter:
+            super().write_all(messages)
+        elif not self.closed:
+            writer.push_all(messages)
+            if writer.full:
+                self.full = self.look = True
             if not self.dirty:
                 self.dirty = True
                 self.server.dirty.append(self)

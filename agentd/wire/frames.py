@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -138,8 +139,11 @@ class FrameReader(Generic[M]):
             raise BadRequest(f"The frame is no list of messages: {error}", "See clients/PROTOCOL.md.") from None
         except UnicodeDecodeError as error:
             raise BadRequest(f"The frame has text that is not UTF-8: {error.reason}") from None
-        if not out and Chunk not in map(type, messages):
-            return messages
+        if Chunk not in map(type, messages):
+            if not out:
+                return messages
+            out += messages
+            return out
         for message in messages:
             if type(message) is Chunk:
                 self._collect(message, out)
@@ -181,7 +185,9 @@ class FrameWriter:
     """Messages to bytes. `push` as things happen, `take` when the transport can write."""
 
     def __init__(self) -> None:
-        self._batch: list[bytes] = []  # one encoding an item; measured a third cheaper than encode_into one bytearray
+        # Encodings, an item of one message or of several; measured a third cheaper than encode_into one bytearray.
+        self._batch: list[bytes | memoryview] = []
+        self._batch_count = 0
         self._batch_bytes = 0
         self._frames: list[bytes] = []
         self._bulk: deque[_Bulk | bytes] = deque()
@@ -205,14 +211,35 @@ class FrameWriter:
             self._bulk.append(encoded)
         else:
             self._batch.append(encoded)
+            self._batch_count += 1
             self._batch_bytes += size_bytes
             if self._batch_bytes > CHUNK_BYTES:
                 self._seal()
 
-    def _seal(self) -> None:
-        self._frames.append(_frame(self._batch, self._batch_bytes))
+    def push_all(self, messages: Sequence[msgspec.Struct]) -> None:
+        """Add several. Those that are no large ones, and have none before them, cost less so."""
+        count = len(messages)
+        if count > 1 and not self._bulk:
+            encoded = memoryview(_encode(messages))[_array_bytes(count) :]
+            size_bytes = len(encoded)
+            if size_bytes <= CHUNK_BYTES:
+                self._batch.append(encoded)
+                self._batch_count += count
+                self._batch_bytes += size_bytes
+                if self._batch_bytes > CHUNK_BYTES:
+                    self._seal()
+                return
+        for message in messages:
+            self.push(message)
+
+    def _take_batch(self) -> bytes:
+        taken = _frame(self._batch, self._batch_count, self._batch_bytes)
         self._batch.clear()
-        self._batch_bytes = 0
+        self._batch_count = self._batch_bytes = 0
+        return taken
+
+    def _seal(self) -> None:
+        self._frames.append(self._take_batch())
         self.full = True
 
     def take(self) -> bytes:
@@ -223,10 +250,7 @@ class FrameWriter:
         frames = self._frames
         if self._batch:
             if not frames:  # the common case: one small frame
-                taken = _frame(self._batch, self._batch_bytes)
-                self._batch.clear()
-                self._batch_bytes = 0
-                return taken
+                return self._take_batch()
             self._seal()
             self.full = bool(self._bulk)
         if len(frames) == 1:
@@ -242,11 +266,12 @@ class FrameWriter:
             first = self._bulk[0]
             if isinstance(first, _Bulk):
                 piece = first.next_piece()
-                self._frames.append(_frame([piece], len(piece)))
+                self._frames.append(_frame([piece], 1, len(piece)))
                 if first.finished:
                     self._bulk.popleft()
                 return
             self._batch.append(first)
+            self._batch_count += 1
             self._batch_bytes += len(first)
             self._bulk.popleft()
             if self._batch_bytes > CHUNK_BYTES:
@@ -274,11 +299,14 @@ class _Bulk:
         return _encode(Chunk(self.stream, len(self.encoded), data))
 
 
-def _frame(encoded: list[bytes], size_bytes: int) -> bytes:
-    """One frame of these encodings, which are `size_bytes` together."""
-    count = len(encoded)
-    if count == 1:
-        return _pack_short(size_bytes + 1, _SHORT_ARRAY | 1) + encoded[0]
+def _array_bytes(count: int) -> int:
+    """What msgpack says before so many messages: that they are an array."""
+    return 1 if count <= _MAX_SHORT else 3 if count < 1 << 16 else 5
+
+
+def _frame(encoded: list[bytes | memoryview], count: int, size_bytes: int) -> bytes:
+    """One frame of these encodings, which are of `count` messages and `size_bytes` together."""
     if count <= _MAX_SHORT:
-        return _pack_short(size_bytes + 1, _SHORT_ARRAY | count) + b"".join(encoded)
+        head = _pack_short(size_bytes + 1, _SHORT_ARRAY | count)
+        return head + encoded[0] if len(encoded) == 1 else head + b"".join(encoded)
     return b"".join(((size_bytes + 5).to_bytes(4, "little"), b"\xdd", count.to_bytes(4, "big"), *encoded))

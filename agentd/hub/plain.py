@@ -1,0 +1,104 @@
+"""Plain messages, several at a time: what the daemon does most.
+
+A message is plain when it has no options and its agent is known. A sender that does not wait for each answer says
+hundreds in one breath, mostly to one agent: what they have in common is looked at once, and what is left of each is a
+message, an entry and its places in the registries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd.hub.receipts import ACCEPTED, OVERHEAD_BYTES, Entry, Receipts
+from agentd.wire.messages import Message, Send
+
+if TYPE_CHECKING:
+    from agentd.hub.agents import Agent
+    from agentd.hub.inbox import Inboxes
+    from agentd.hub.session import Session
+
+#: What a receipt says of mail that no taker has been sent.
+KEPT_NOTE: Final = "{} is absent: kept in memory, written to disk at an orderly stop only"
+#: As much as is told to a taker at once, charged with what is reckoned beside the bodies: less than a frame.
+_MAX_BYTES: Final = 48 * 1024
+
+
+class Plain:
+    """From sends to entries in one inbox."""
+
+    def __init__(self, by_name: dict[str, Agent], receipts: Receipts, inboxes: Inboxes, max_size_bytes: int) -> None:
+        self._by_name = by_name
+        self._receipts = receipts
+        self._inboxes = inboxes
+        self._max_size_bytes = max_size_bytes
+
+    def send(self, session: Session, verbs: Sequence[Any], first: int, most: int, now: float) -> int:
+        """Accept as many as are plain messages to one agent and have room, of the verbs from `first`, a Send, on: how
+        many. It refuses nothing: what it does not take, also the first, is for Router.send to look at."""
+        verb: Send = verbs[first]
+        to, cid = verb.to, verb.cid
+        agent = self._by_name.get(to)
+        if agent is None or agent.unnamed:
+            return 0
+        mark = session.mark
+        bucket = session.bucket
+        name = session.name
+        if mark[1] != now:  # what came in one turn shares its first transition, and the filling of the bucket
+            mark = session.mark = (ACCEPTED, now, name, "")
+            bucket.fill(now)
+        inboxes = self._inboxes
+        if bucket.room < most:
+            most = int(bucket.room)
+        if most > inboxes.max_messages - agent.count:
+            most = inboxes.max_messages - agent.count
+        size = len(verb.body) + OVERHEAD_BYTES
+        room = min(inboxes.max_bytes - agent.bytes, inboxes.max_total_bytes - inboxes.bytes, max(size, _MAX_BYTES))
+        max_size_bytes = self._max_size_bytes
+        if most < 1 or size > room or size > max_size_bytes or verb.options is not None:
+            return 0
+        taker = inboxes.taker_of_fresh(agent)
+        if taker is None:
+            places: dict[int, Entry] = agent.waiting
+        else:
+            places = taker.held
+            most = min(most, inboxes.may_take(taker))
+
+        receipts = self._receipts
+        entries = receipts.entries
+        provenance, at = session.provenance, now + receipts.wall_offset
+        id = first_id = receipts.next_id
+        first_cid, step = cid, 1 if cid else 0  # one answer for all: their numbers must be in a row
+        used = 0
+        messages: list[Message] = []
+        for verb in verbs[first : first + most]:
+            if type(verb) is not Send or verb.cid != cid or verb.to != to or verb.options is not None:
+                break
+            body = verb.body
+            size = len(body) + OVERHEAD_BYTES
+            if used + size > room or size > max_size_bytes:
+                break
+            used += size
+            message = Message(id, name, provenance, verb.content, body, at)
+            entries[id] = places[id] = Entry(message, agent, size, ACCEPTED, [mark], taker)
+            messages.append(message)
+            id += 1
+            cid += step
+
+        count = id - first_id
+        receipts.next_id = id
+        bucket.room -= count
+        agent.count += count
+        agent.bytes += used
+        inboxes.bytes += used
+        body_bytes = used - count * OVERHEAD_BYTES
+        receipts.counts.accepted += count
+        receipts.counts.accepted_bytes += body_bytes
+        session.tally.sent += count
+        session.tally.bytes += body_bytes
+        if first_cid:
+            session.accept(first_cid, first_id, at, "" if agent.takers else KEPT_NOTE.format(agent.name), count)
+        if taker is not None:
+            taker.credit -= count
+            taker.push_all(messages)
+        return count
