@@ -25,14 +25,14 @@ from agentd.host.topology import read_topology
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes.direct import DirectLane
 from agentd.lanes.normal import NormalLane
 from agentd.server.direct import Direct
-from agentd.server.ends import no_shared_memory
 from agentd.server.grants import GrantsDoor
 from agentd.server.keeper import Keeper
 from agentd.server.listener import bind_socket, inode_of, remove_socket
 from agentd.server.server import Server
+from agentd.server.shapes import how_submitted, no_shared_memory
 from agentd.server.supervision import Supervision
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Priority
@@ -78,11 +78,13 @@ def _run(settings: Settings) -> int:
     max_attached = min(wanted, (files - _FDS_A_CONNECTION * max_connections) // _FDS_ATTACHED)
 
     hub = Hub(config, first_id=(time.time_ns() << 32) // 10**9)  # seconds and their fraction, 32 bits each
-    critical = CriticalLane(hub, no_shared_memory(config.direct.enabled))
+    no_memory = no_shared_memory(config.direct.enabled)
+    critical = DirectLane(Priority.CRITICAL, hub, no_memory)
+    high = DirectLane(Priority.HIGH, hub, no_memory, how_submitted(config.high.io_uring))
     lanes = Lanes(
         (
             critical,
-            ClosedLane(Priority.HIGH, _NOT_BUILT),
+            high,
             NormalLane(hub.router),
             ClosedLane(Priority.LOW, _NOT_BUILT),
             ClosedLane(Priority.BATCH, _NOT_BUILT),
@@ -105,7 +107,7 @@ def _run(settings: Settings) -> int:
     grants = Path(grants_path(str(settings.socket)))
     grants_sock = inherited.grants or bind_socket(grants, socket.SOCK_SEQPACKET)
     grants_inode = inode_of(grants) if inherited.grants is None else None
-    server.direct = Direct(server, critical, grants, read_topology(os.environ), max_attached)
+    server.direct = Direct(server, (critical, high), grants, read_topology(os.environ), max_attached)
     door = GrantsDoor(server.direct, grants_sock)
     try:
         keeper.restore(hub, server.now())

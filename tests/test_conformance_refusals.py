@@ -106,7 +106,7 @@ def test_an_inbox_of_bytes_is_full_too(world: World) -> None:
 # Lanes.
 
 
-@pytest.mark.parametrize("priority", [Priority.HIGH, Priority.LOW, Priority.BATCH])
+@pytest.mark.parametrize("priority", [Priority.LOW, Priority.BATCH])
 def test_a_lane_that_is_not_there_is_refused_and_nothing_goes_another_way(world: World, priority: Priority) -> None:
     receiver, sender = world.join("builder", credit=5), world.join("planner", take=True)
     receiver_mail = sender.send("builder", "normal")
@@ -143,7 +143,7 @@ def test_a_route_that_can_t_be_had_is_refused(world: World, route: Route) -> Non
 def test_status_says_which_lanes_are_open_and_why_not(world: World) -> None:
     lanes = world.join().ask(Status(0)).lanes
     assert [lane.lane for lane in lanes] == list(Priority)
-    assert [lane.lane for lane in lanes if lane.open] == [Priority.CRITICAL, Priority.NORMAL]
+    assert [lane.lane for lane in lanes if lane.open] == [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL]
     assert all(lane.reason for lane in lanes)
 
 

@@ -57,7 +57,7 @@ def test_a_token_is_good_once(daemon: Daemon) -> None:
         with grants_socket(found.socket) as sock:
             sock.send(found.token)
             packet, fds = heard(sock)
-            assert isinstance(packet, grants.Attached) and len(fds) == 2
+            assert isinstance(packet, grants.Attached) and len(fds) == 3
             for fd in fds:
                 os.close(fd)
             with grants_socket(found.socket) as again:

@@ -13,6 +13,7 @@ import pytest
 from daemons import Daemon, wait_until
 from peers import Peer, peer
 
+from agentd.wire.messages import Priority
 from agentd_client import State, blocking, connect, errors
 
 LONG = 20.0
@@ -95,7 +96,8 @@ async def test_what_a_killed_sender_wrote_is_read(daemon: Daemon) -> None:
             assert [one.value for one in taken if one] == [str(number) for number in range(100)]
         direct = me.conversation.direct
         assert direct is not None
-        await held(lambda: all(one.relays for one in direct.mailbox.incomings()), "for the pair to be let go of")
+        mailbox = direct.readings[Priority.CRITICAL].mailbox
+        await held(lambda: all(one.relays for one in mailbox.incomings()), "for the pair to be let go of")
         await asyncio.to_thread(wait_until, lambda: _pairs(daemon) == 1, "for the pair to be gone")  # the relay stays
 
 

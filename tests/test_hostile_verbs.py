@@ -237,7 +237,7 @@ def send_with(cid: int, to: str) -> wire.Send:
 
 def test_what_the_lanes_and_the_options_cannot_do(raw: Opener) -> None:
     me = raw("me", take=True)
-    for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH):
+    for priority in (Priority.LOW, Priority.BATCH):
         error = me.refusal(send("me", priority=priority))
         assert error.code == "lane_unavailable" and priority.value in error.message
     assert me.refusal(send("me", durable=True)).code == "lane_unavailable"

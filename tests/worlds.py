@@ -24,7 +24,7 @@ from agentd.host.config import load_config
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes.direct import DirectLane
 from agentd.lanes.normal import NormalLane
 from agentd.server.keeper import Keeper
 from agentd.server.server import Server
@@ -148,9 +148,10 @@ class MemoryWorld(World):
         closed = "this version does not have it"
         lanes = Lanes(
             [
-                CriticalLane(self.hub),
+                DirectLane(Priority.CRITICAL, self.hub),
+                DirectLane(Priority.HIGH, self.hub),
                 NormalLane(self.hub.router),
-                *(ClosedLane(priority, closed) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)),
+                *(ClosedLane(priority, closed) for priority in (Priority.LOW, Priority.BATCH)),
             ]
         )
         self.server = Server(config, self.hub, lanes, Keeper(directory), directory / "no.sock", 1000)

@@ -124,6 +124,16 @@ class DirectLimits(Section, frozen=True):
     pin: str = "auto"  # the cores of pinned threads: auto, off, or a list such as 2,3
 
 
+class HighSettings(Section, frozen=True):
+    """[high]: what pairs of the high lane have beyond [direct]'s. Past max_pool_bytes pairs have no pool: too_large."""
+
+    ring_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 1 << 20  # bodies up to a 16th travel in it; a power of two
+    pool_bytes: Annotated[int, Meta(ge=0, le=1 << 31)] = 64 << 20  # a pair's, for larger bodies; taken as it is needed
+    max_pool_bytes: Bytes = 4 << 30  # all pools together
+    async_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 1 << 20  # from here on the kernel copies, the loop goes on
+    io_uring: bool = True  # False: senders do without
+
+
 class ShutdownLimits(Section, frozen=True):
     """[shutdown]: the orderly stop."""
 
@@ -165,6 +175,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     topics: TopicLimits = TopicLimits()
     connections: ConnectionLimits = ConnectionLimits()
     direct: DirectLimits = DirectLimits()
+    high: HighSettings = HighSettings()
     shutdown: ShutdownLimits = ShutdownLimits()
     stats: StatsLimits = StatsLimits()
     aims: AimSettings = AimSettings()

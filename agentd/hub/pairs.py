@@ -20,14 +20,17 @@ _STRIDE: Final = 5_184_443
 class Pair:
     """One direction between two live sessions, on one lane. Without a sender it is the daemon's own, that relays."""
 
-    __slots__ = ("lane", "number", "receiver", "sender", "size_bytes")
+    __slots__ = ("lane", "number", "pool_bytes", "receiver", "sender", "size_bytes")
 
-    def __init__(self, number: int, lane: Priority, sender: Session | None, receiver: Session, size_bytes: int) -> None:
+    def __init__(
+        self, number: int, lane: Priority, sender: Session | None, receiver: Session, size_bytes: int, pool_bytes: int
+    ) -> None:
         self.number = number
         self.lane = lane
         self.sender = sender
         self.receiver = receiver
-        self.size_bytes = size_bytes
+        self.size_bytes = size_bytes  # what it takes from the start
+        self.pool_bytes = pool_bytes  # what it may take for large bodies
 
     @property
     def sender_name(self) -> str:
@@ -43,21 +46,29 @@ class Pairs:
         self._next = first * _STRIDE % _NUMBERS
         self.by_number: dict[int, Pair] = {}
         self.bytes = 0
+        self.pool_bytes = 0
 
     def statistics(self) -> dict[str, int]:
         """How much there is of what, now."""
-        return {"pairs": len(self.by_number), "bytes": self.bytes}
+        return {"pairs": len(self.by_number), "bytes": self.bytes, "pool_bytes": self.pool_bytes}
 
     def open(
-        self, lane: Priority, sender: Session | None, receiver: Session, size_bytes: int, number: int | None = None
+        self,
+        lane: Priority,
+        sender: Session | None,
+        receiver: Session,
+        size_bytes: int,
+        pool_bytes: int = 0,
+        number: int | None = None,
     ) -> Pair:
         """A pair between these two, under a number that no other has: one of ours, or the one it had before agentd
         came back."""
         self._check(sender, receiver, size_bytes)
         if number is None:
             number = self._fresh()
-        pair = self.by_number[number] = Pair(number, lane, sender, receiver, size_bytes)
+        pair = self.by_number[number] = Pair(number, lane, sender, receiver, size_bytes, pool_bytes)
         self.bytes += size_bytes
+        self.pool_bytes += pool_bytes
         if sender is not None:
             sender.sends_into[number] = pair
         receiver.reads_from[number] = pair
@@ -86,6 +97,7 @@ class Pairs:
         pair = self.by_number.pop(number, None)
         if pair is not None:
             self.bytes -= pair.size_bytes
+            self.pool_bytes -= pair.pool_bytes
             pair.receiver.reads_from.pop(number, None)
             if pair.sender is not None:
                 pair.sender.sends_into.pop(number, None)

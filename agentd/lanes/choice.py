@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes.direct import DirectLane
 from agentd.lanes.lane import Lane
 from agentd.wire.errors import LaneUnavailable, NotOnThisLane
 from agentd.wire.messages import LaneView, Options, Priority, Route
@@ -27,10 +27,11 @@ class Lanes:
         lane = self.normal if options.priority is _NORMAL else self.by_priority[options.priority]
         if not lane.open:
             return lane  # its own refusal says why
-        if lane.priority is Priority.CRITICAL:
+        if isinstance(lane, DirectLane):
             if options.durable:
                 raise NotOnThisLane(
-                    "critical messages are never durable: they go to live agents only", "Leave out durable."
+                    f"{lane.priority.value} messages are never durable: they go to live agents only",
+                    "Leave out durable.",
                 )
             if options.route is Route.SOCKET or options.route is Route.JOURNAL:
                 raise LaneUnavailable(
@@ -57,5 +58,5 @@ class Lanes:
 
 def _cores(lane: Lane) -> str:
     """Where its threads run, for the lanes that have threads of their own."""
-    pinned = lane.pinned if isinstance(lane, CriticalLane) else {}
+    pinned = lane.pinned if isinstance(lane, DirectLane) else {}
     return "; ".join(f"{session.name}: {where}" for session, where in pinned.items()) or "any"

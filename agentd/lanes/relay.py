@@ -14,6 +14,7 @@ from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACKED, DELIVERED, EXPIRED, Entry
 from agentd.wire.bodies import Content
 from agentd.wire.errors import Absent, AgentdError, Backpressure, TooLarge
+from agentd.wire.messages import Priority
 from agentd.wire.records import ASKED, CODES, DIED, STOP, VERDICT_BYTES, encode_details, verdict_text
 from agentd.wire.records import EXPIRED as TOO_LATE
 
@@ -24,11 +25,18 @@ class Relay:
     """Into one session's ring of one lane."""
 
     def __init__(
-        self, hub: Hub, channel: Channel, agent: str, verdict_bytes: int, ended: Callable[[], bool] = lambda: False
+        self,
+        hub: Hub,
+        channel: Channel,
+        agent: str,
+        lane: Priority,
+        verdict_bytes: int,
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self._hub = hub
         self._channel = channel
         self._agent = agent
+        self._lane = lane
         self._max_out = verdict_bytes // (2 * VERDICT_BYTES)  # the other half is for replies
         self.out: dict[int, Entry] = {}  # by position: those whose end is not known
         self._ended = ended  # whether its process has
@@ -57,7 +65,7 @@ class Relay:
 
     def _refusal(self, error: int, size: int) -> AgentdError:
         if error == errno.EAGAIN:
-            return self._full(f"{self._agent}'s ring is full: it does not take its critical messages")
+            return self._full(f"{self._agent}'s ring is full: it does not take its {self._lane.value} messages")
         if error == errno.EMSGSIZE:
             return TooLarge(
                 f"The body has {size} bytes; with its sender's name a ring's record takes {self._room}",

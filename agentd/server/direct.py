@@ -7,7 +7,6 @@ answers Mapped; then the sender is Granted it. So whatever the sender writes is 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -15,20 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from agentd import _native
 from agentd.host.topology import Topology
 from agentd.hub.agents import Agent
 from agentd.hub.pairs import Pair
 from agentd.hub.session import Session
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes import closed
+from agentd.lanes.direct import DirectLane
 from agentd.server.ends import End, Offer, pinned_to
 from agentd.server.grants import GrantsConnection
+from agentd.server.invitations import Invitations
 from agentd.server.presented import Presented
 from agentd.server.relays import Relays
+from agentd.server.shapes import Shapes
 from agentd.server.tokens import Tokens
 from agentd.wire import grants
 from agentd.wire.errors import Absent, AgentdError, Busy, LaneUnavailable, LimitReached
-from agentd.wire.messages import Attachment, Invitation, Priority
+from agentd.wire.messages import Attachment, Priority
 
 if TYPE_CHECKING:
     from agentd.server.served import ServedSession
@@ -36,37 +37,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A pair's pages beside its two rings.
-_PAGES_BYTES: Final = 3 * 4096
-_MAX_WAITING: Final = 64
-#: How long an invited agent has to attach.
-_INVITED_S: Final = 5.0
+_MAX_UNANSWERED: Final = 64
+#: How long a receiver has to map a pair.
+_ANSWER_S: Final = 5.0
 
 
 class Direct:
     """All of it, for the server."""
 
     def __init__(
-        self, server: Server, lane: CriticalLane, socket_path: Path, topology: Topology, max_attached: int
+        self, server: Server, lanes: tuple[DirectLane, ...], socket_path: Path, topology: Topology, max_attached: int
     ) -> None:
         self._server = server
         self._hub = server.hub
-        self._lane = lane
+        self._lanes = {lane.priority: lane for lane in lanes}
         self._topology = topology
         self._max_attached = max_attached
         self._socket_path = socket_path
         self.limits = server.config.direct
         self._ends: dict[Session, End] = {}
         self._tokens = Tokens(self.limits.token_s)
-        self._waiting: dict[Session, list[tuple[ServedSession, grants.Open]]] = {}  # for it to attach
-        self._invited: dict[Session, asyncio.TimerHandle] = {}  # those, and when it is too late
+        self._invitations = Invitations(self)
+        self._shapes = Shapes(server.config, self._hub.pairs)
         self._offered: dict[int, Offer] = {}  # by number
         self._presented = Presented(self)
-        self._relays = Relays(server, lane)
-        self._huge_pages = self.limits.huge_pages
+        self._relays = Relays(server, lanes)
         self._my_process = -1
         self._stopping = False
-        lane.invite = self._invite_for_relay
+        for lane in lanes:
+            lane.invite = partial(self._invite_for_relay, lane.priority)
 
     def open(self) -> None:
         """The loop runs."""
@@ -90,8 +89,9 @@ class Direct:
 
     def attachment(self, session: ServedSession, cid: int) -> Attachment:
         """A token. The one before it, if there is one, is void."""
-        if not self._lane.open:
-            raise LaneUnavailable(f"No shared memory: {self._lane.reason}", "Messages are relayed by agentd.")
+        closed = [lane.reason for lane in self._lanes.values() if not lane.open]
+        if len(closed) == len(self._lanes):
+            raise LaneUnavailable(f"No shared memory: {closed[0]}", "Messages are relayed by agentd.")
         if len(self._ends) >= self._max_attached and session not in self._ends:
             raise LimitReached(
                 f"{len(self._ends)} agents are attached, as many as the limit of open files allows",
@@ -120,37 +120,42 @@ class Direct:
         topology = self._topology
         cores = list(topology.performance) if self.limits.pin == "auto" else pinned_to(self.limits.pin)
         about = f"{topology.kind}, by {topology.source}" if self.limits.pin == "auto" else "direct.pin"
-        connection.say(grants.Attached(cores, self.limits.spin_us, about), end.mail_bell, end.verdict_bell)
+        high = self._server.config.high
+        welcome = grants.Attached(cores, self.limits.spin_us, about, high.async_bytes, not high.io_uring)
+        critical_bell, high_bell = end.mail_bells.values()
+        connection.say(welcome, critical_bell, end.verdict_bell, high_bell)
 
     def detached(self, session: ServedSession, connection: GrantsConnection) -> None:
         """Its grants connection is gone: no new pairs; those it has go on while the session lives."""
         end = self._ends.get(session)
         if end is not None and end.connection is connection:
-            end.reads = False
-            self._refuse_waiting(session, "it is not attached any more")
+            end.reads.clear()
+            self._invitations.refuse(session, "it is not attached any more")
 
     def joined(self, session: ServedSession) -> None:
         """Whom it has displaced is sent nothing any more, not by those either who have a pair to it."""
         displaced: list[Any] = [other for other in session.agent.sessions if not other.takes and other in self._ends]
         for other in displaced:
-            self._ends[other].reads = False
+            self._ends[other].reads.clear()
             why = f"{other.name}'s mail is taken by another session"
-            self._refuse_waiting(other, why)
+            self._invitations.refuse(other, why)
             for pair in list(other.reads_from.values()):
                 self.end_pair(pair, why)
-            self._relays.end(other, why)
+            for lane in self._lanes.values():
+                self._relays.end(other, lane, why)
 
     def session_gone(self, session: Session, why: str) -> None:
         """All its pairs are over, and whoever sleeps on one of them is woken."""
         self._tokens.session_gone(session)
-        self._refuse_waiting(session, f"{session.name if session.joined else 'it'} is gone")
+        self._invitations.refuse(session, f"{session.name if session.joined else 'it'} is gone")
         for pair in self._hub.pairs.of(session):
             if pair.sender is session and (end := self._ends.get(pair.receiver)):
-                os.eventfd_write(end.mail_bell, 1)  # what it wrote last it may not have rung for
+                os.eventfd_write(end.mail_bells[pair.lane], 1)  # what it wrote last it may not have rung for
             self.end_pair(pair, why, tell=session)
-        self._end_relay(session, why)
+        for lane in self._lanes.values():
+            self._end_relay(session, lane, why)
+            lane.pinned.pop(session, None)
         self._presented.session_gone(session)
-        self._lane.pinned.pop(session, None)
         end = self._ends.pop(session, None)
         if end is not None:
             end.connection.close()
@@ -163,7 +168,7 @@ class Direct:
         match packet:
             case grants.Open():
                 try:
-                    self._open(session, packet)
+                    self._open(session, packet, self._lane(packet.lane))
                 except AgentdError as error:
                     self._ends[session].connection.refuse(packet.cid, error)
             case grants.Mapped(number=number, error=error):
@@ -174,142 +179,107 @@ class Direct:
                 if pair is not None:
                     self.end_pair(pair, reason or "the other end has left", tell=session)
                     if pair.sender is None:
-                        self._relay_anew(session, reason)
+                        self._relay_anew(session, self._lanes[pair.lane], reason)
             case grants.Present():
                 if len(fds) == 1:
                     self._presented.take(session, packet, fds[0])
             case grants.Pinned(cores=cores, about=about):
-                self._lane.pinned[session] = f"{cores} ({about})" if about else cores
+                self._lane(packet.lane).pinned[session] = f"{cores} ({about})" if about else cores
             case grants.Measured(taken=taken, latencies_ns=latencies_ns):
-                self._lane.measured(taken, latencies_ns)
+                self._lane(packet.lane).measured(taken, latencies_ns)
+            case grants.Submitted(counts=counts):
+                self._lane(packet.lane).submitted(counts)
             case grants.Idle(reads=reads):
-                self._reads(session, reads)
+                self._reads(session, self._lane(packet.lane), reads)
         self._server.flush(self._server.now())
 
-    def _reads(self, session: ServedSession, reads: bool) -> None:
+    def _lane(self, number: int) -> DirectLane:
+        """LaneUnavailable for one that there is not, which ends the connection of who does not ask for an answer."""
+        priority = grants.PRIORITIES.get(number)
+        if priority is None:
+            raise LaneUnavailable(f"There is no direct lane {number}", "`agentctl lanes` shows which are open.")
+        return self._lanes[priority]
+
+    def _reads(self, session: ServedSession, lane: DirectLane, reads: bool) -> None:
         end = self._ends[session]
-        end.reads = reads
         if not reads:
-            self._end_relay(session, f"{session.name} reads its ring no more")
+            end.reads.discard(lane.priority)
+            self._end_relay(session, lane, f"{session.name} reads its ring no more")
             return
-        self._make_relay(session)
-        for sender, packet in self._no_longer_waiting(session):
+        end.reads.add(lane.priority)
+        if lane.priority is Priority.CRITICAL:  # by which it may be asked to stop at once; others when they are needed
+            self._make_relay(session, lane)
+        for sender, packet in self._invitations.come(session, lane.priority):
             try:
-                self._grant(sender, session, packet)
+                self._grant(sender, session, lane, packet)
             except AgentdError as error:
                 self._refuse(sender, packet.cid, error)
 
     # Pairs.
 
-    def _open(self, session: ServedSession, packet: grants.Open) -> None:
+    def _open(self, session: ServedSession, packet: grants.Open, lane: DirectLane) -> None:
         agent = self._hub.agents.by_name.get(packet.to)
         if agent is None or agent.unnamed:
             raise self._hub.agents.unknown(packet.to, sending=False)
-        if packet.lane != grants.CRITICAL:
-            raise LaneUnavailable("This version has no such direct lane", "`agentctl lanes` shows which are open.")
+        if not lane.open:
+            raise closed.refusal(lane.priority, lane.reason)
         if self._hub.router.draining:
             raise Busy("agentd is stopping", "Try again in a moment.", retry_after=1.0)
         if not agent.takers:
             raise Absent(f"{agent.name} is absent", "CRITICAL and HIGH reach live agents only.")
         receivers: list[Any] = agent.takers
-        ready = [one for one in receivers if one in self._ends and self._ends[one].reads]
+        ready = [one for one in receivers if one in self._ends and lane.priority in self._ends[one].reads]
         if ready:
-            self._grant(session, min(ready, key=lambda one: len(one.reads_from)), packet)
+            self._grant(session, min(ready, key=lambda one: len(one.reads_from)), lane, packet)
             return
         able = [one for one in receivers if one.can_attach]
         if not able:
             raise LaneUnavailable(
                 f"{agent.name} reads no shared memory", "send() with this priority is relayed to its socket."
             )
-        self._invite(able[0], session, packet)
+        self._invitations.wait(able[0], lane.priority, session, packet)
 
-    def _invite(self, receiver: ServedSession, sender: ServedSession, packet: grants.Open) -> None:
-        self._invite_for_relay(receiver)
-        waiting = self._waiting[receiver]
-        if len(waiting) >= _MAX_WAITING:
-            raise LimitReached(f"{len(waiting)} wait for {receiver.name} to attach", "Try again in a moment.")
-        waiting.append((sender, packet))
-
-    def _invite_for_relay(self, session: Any) -> bool:
+    def _invite_for_relay(self, lane: Priority, session: Any) -> bool:
         """Somebody without shared memory has something for it. Whether it is worth waiting for it to attach."""
         end = self._ends.get(session)
-        if end is not None and end.reads:
-            return False  # it is attached, and there was no memory for a relay
-        if session not in self._waiting:
-            self._waiting[session] = []
-            session.push(Invitation(Priority.CRITICAL))
-            self._invited[session] = self._server.loop.call_later(_INVITED_S, self._not_come, session)
+        if end is not None and lane in end.reads:
+            if lane in end.unrelayed:
+                return False
+            self._make_relay(session, self._lanes[lane])
+            return lane not in end.unrelayed
+        self._invitations.invite(session, lane)
         return True
 
-    def _not_come(self, receiver: ServedSession) -> None:
-        if receiver in self._waiting:
-            receiver.can_attach = False
-        self._refuse_waiting(receiver, f"it has not attached within {_INVITED_S:g} s")
-
-    def _refuse_waiting(self, receiver: Session, why: str) -> None:
-        for sender, packet in self._no_longer_waiting(receiver):
-            self._refuse(sender, packet.cid, LaneUnavailable(f"No channel to {packet.to}: {why}"))
-
-    def _no_longer_waiting(self, receiver: Session) -> list[tuple[ServedSession, grants.Open]]:
-        timer = self._invited.pop(receiver, None)
-        if timer is not None:
-            timer.cancel()
-        return self._waiting.pop(receiver, [])
+    def refuse(self, sender: ServedSession, cid: int, why: str) -> None:
+        """It gets no pair, since the other end can't have one."""
+        self._refuse(sender, cid, LaneUnavailable(why))
 
     def _refuse(self, sender: ServedSession, cid: int, error: AgentdError) -> None:
         end = self._ends.get(sender)
         if end is not None:
             end.connection.refuse(cid, error)
 
-    def size_bytes(self) -> int:
-        """What a pair takes."""
-        return _PAGES_BYTES + self.limits.critical_bytes + self.limits.verdict_bytes
-
-    def _create(self, pair: Pair) -> int:
-        limits = self.limits
-        shape = (grants.CRITICAL, pair.number, limits.critical_bytes, limits.verdict_bytes, 0)
-        if self._huge_pages:
-            try:
-                return _native.create_pair(*shape, True)
-            except OSError as error:
-                self._huge_pages = False
-                log.warning("direct.huge_pages: %s; usual pages are used from now on", error.strerror)
-        try:
-            return _native.create_pair(*shape, False)
-        except OSError as error:
-            self._hub.pairs.close(pair.number)
-            raise LimitReached(
-                f"No memory for a pair of {pair.size_bytes} bytes: {error.strerror}",
-                "direct.critical_bytes and direct.max_pairs say how much there may be; messages are relayed.",
-            ) from None
-
-    def _grant(self, sender: ServedSession, receiver: ServedSession, packet: grants.Open) -> None:
+    def _grant(self, sender: ServedSession, receiver: ServedSession, lane: DirectLane, packet: grants.Open) -> None:
         if sender not in self._ends:
             return
         unanswered = sum(number in self._offered for number in receiver.reads_from)
-        if unanswered >= _MAX_WAITING:
+        if unanswered >= _MAX_UNANSWERED:
             raise LimitReached(f"{unanswered} pairs wait for {receiver.name} to map them", "Try again in a moment.")
-        pair = self._hub.pairs.open(Priority.CRITICAL, sender, receiver, self.size_bytes())
-        memory = self._create(pair)
+        pair = self._hub.pairs.open(lane.priority, sender, receiver, *self._shapes.sizes(lane.priority))
+        memory = self._shapes.create(pair)
         self._offer(pair, memory, partial(self._granted, pair, memory, packet))
 
     def _offer(self, pair: Pair, memory: int, then: Callable[[str], None]) -> None:
         sender: Any = pair.sender
         receiver: Any = pair.receiver
-        limits = self.limits
         bell = self._relays.bell if sender is None else self._ends[sender].verdict_bell
         process = self._my_process if sender is None else sender.pidfd
         about = "" if sender is None else sender.provenance
+        shape = self._shapes.of(pair)
         offer = grants.Offered(
-            pair.number,
-            grants.CRITICAL,
-            limits.critical_bytes,
-            limits.verdict_bytes,
-            pair.sender_name,
-            about,
-            sender is None,
+            pair.number, *shape, pair.sender_name, about, relays=sender is None, pool_bytes=pair.pool_bytes
         )
-        timer = self._server.loop.call_later(_INVITED_S, self._not_answered, pair)
+        timer = self._server.loop.call_later(_ANSWER_S, self._not_answered, pair)
         self._offered[pair.number] = Offer(memory, then, timer)
         self._ends[receiver].connection.say(offer, *(fd for fd in (memory, bell, process) if fd is not None))
         if receiver.agent.paused:
@@ -327,7 +297,7 @@ class Direct:
     def _not_answered(self, pair: Pair) -> None:
         """It is stopped, or up to no good: what is kept for it here is not kept for ever."""
         if pair.number in self._offered and self._hub.pairs.by_number.get(pair.number) is pair:
-            self.end_pair(pair, f"{pair.receiver.name} has not answered within {_INVITED_S:g} s")
+            self.end_pair(pair, f"{pair.receiver.name} has not answered within {_ANSWER_S:g} s")
             self._server.flush(self._server.now())
 
     def _granted(self, pair: Pair, memory: int, packet: grants.Open, error: str) -> None:
@@ -344,17 +314,11 @@ class Direct:
         elif end is None:
             self.end_pair(pair, "the sender has left", tell=sender)
         else:
-            limits = self.limits
+            shape = self._shapes.of(pair)
             granted = grants.Granted(
-                packet.cid,
-                pair.number,
-                grants.CRITICAL,
-                limits.critical_bytes,
-                limits.verdict_bytes,
-                receiver.name,
-                receiver.provenance,
+                packet.cid, pair.number, *shape, receiver.name, receiver.provenance, pair.pool_bytes
             )
-            bells = (memory, self._ends[receiver].mail_bell, receiver.pidfd)
+            bells = (memory, self._ends[receiver].mail_bells[pair.lane], receiver.pidfd)
             if not end.connection.say(granted, *(fd for fd in bells if fd is not None)):
                 self.end_pair(pair, "the sender is not attached any more", tell=sender)
 
@@ -370,43 +334,45 @@ class Direct:
 
     # Relaying.
 
-    def _make_relay(self, session: ServedSession) -> None:
-        if session in self._lane.relays:
+    def _make_relay(self, session: ServedSession, lane: DirectLane) -> None:
+        if session in lane.relays:
             return
         try:
-            pair = self._hub.pairs.open(Priority.CRITICAL, None, session, self.size_bytes())
-            memory = self._create(pair)
+            pair = self._hub.pairs.open(lane.priority, None, session, *self._shapes.sizes(lane.priority, relays=True))
+            memory = self._shapes.create(pair)
         except LimitReached as error:
             log.warning("nothing can be relayed to %s: %s", session.name, error.message)
+            self._ends[session].unrelayed.add(lane.priority)
             return
-        self._lane.relays[session] = None
-        self._offer(pair, memory, partial(self._relay_mapped, pair, memory))
+        lane.relays[session] = None
+        self._offer(pair, memory, partial(self._relay_mapped, pair, lane, memory))
 
-    def _end_relay(self, session: Session, why: str) -> None:
-        for pair in [pair for pair in session.reads_from.values() if pair.sender is None]:
+    def _end_relay(self, session: Session, lane: DirectLane, why: str) -> None:
+        mine = [pair for pair in session.reads_from.values() if pair.sender is None and pair.lane is lane.priority]
+        for pair in mine:
             self.end_pair(pair, why)
-        self._relays.end(session, why)
+        self._relays.end(session, lane, why)
 
-    def _relay_anew(self, session: ServedSession, why: str) -> None:
+    def _relay_anew(self, session: ServedSession, lane: DirectLane, why: str) -> None:
         """It has left the pair that relays to it, as one does that attached anew."""
-        self._end_relay(session, why)
+        self._end_relay(session, lane, why)
         end = self._ends.get(session)
-        if end is not None and end.reads:
-            self._make_relay(session)
+        if end is not None and lane.priority in end.reads and lane.priority is Priority.CRITICAL:
+            self._make_relay(session, lane)
 
-    def _relay_mapped(self, pair: Pair, memory: int, error: str) -> None:
+    def _relay_mapped(self, pair: Pair, lane: DirectLane, memory: int, error: str) -> None:
         session: Any = pair.receiver
         end = self._ends.get(session)
-        if error or end is None or session not in self._lane.relays:
+        if error or end is None or session not in lane.relays:
             if self._hub.pairs.close(pair.number) is not None and error:  # or it was us who ended it
                 session.can_attach = False
-            self._lane.relays.pop(session, None)
+            lane.relays.pop(session, None)
             return
         try:
-            self._relays.make(pair, memory, end.mail_bell)
+            self._relays.make(pair, lane, self._shapes.of(pair), memory, end.mail_bells[pair.lane])
         except OSError as failed:
             log.warning("nothing can be relayed to %s: %s", session.name, failed.strerror)
-            self._lane.relays.pop(session, None)
+            lane.relays.pop(session, None)
             self.end_pair(pair, "agentd has no memory for it")
 
     def pause(self, agent: Agent, *, on: bool) -> None:
@@ -426,9 +392,10 @@ class Direct:
         """Where a session is attached."""
         return self._ends.get(session)
 
-    def pairs_open(self, sender: ServedSession, receiver: ServedSession, number: int) -> Pair:
+    def believe(self, sender: ServedSession, receiver: ServedSession, packet: grants.Present) -> Pair:
         """A pair that both presented: it is one again."""
-        return self._hub.pairs.open(Priority.CRITICAL, sender, receiver, self.size_bytes(), number)
+        sizes = self._shapes.presented(packet)
+        return self._hub.pairs.open(grants.PRIORITIES[packet.lane], sender, receiver, *sizes, packet.number)
 
     @property
     def server(self) -> Server:
@@ -440,9 +407,9 @@ class Direct:
         return {
             "attached": len(self._ends),
             "tokens": len(self._tokens),
-            "waiting": sum(map(len, self._waiting.values())),
+            "waiting": len(self._invitations),
             "offered": len(self._offered),
-            "relayed": sum(len(relay.out) for relay in self._lane.relays.values() if relay is not None),
-            "relays": sum(relay is not None for relay in self._lane.relays.values()),
+            "relayed": sum(len(relay.out) for relay in self._relays),
+            "relays": sum(1 for _ in self._relays),
             "presented": len(self._presented.by_number),
         }

@@ -1,5 +1,4 @@
-"""A session that is attached to shared memory, and a pair that it was offered; where its threads may run; whether there
-is such memory at all."""
+"""A session that is attached to shared memory, and a pair that it was offered; where its threads may run."""
 
 from __future__ import annotations
 
@@ -8,9 +7,9 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agentd import _native
 from agentd.server.grants import GrantsConnection
 from agentd.wire import grants
+from agentd.wire.messages import Priority
 
 
 class End:
@@ -18,30 +17,30 @@ class End:
 
     def __init__(self, connection: GrantsConnection) -> None:
         self.connection = connection
-        self.mail_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.verdict_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.reads = False
+        self.mail_bells: dict[Priority, int] = {}  # in the order of the lanes' numbers
+        try:
+            for lane in grants.LANES:
+                self.mail_bells[lane] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self.verdict_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            self._close_mail_bells()
+            raise
+        self.reads: set[Priority] = set()  # lanes
+        self.unrelayed: set[Priority] = set()  # lanes for which there was no memory to relay: its socket gets that mail
 
     def close(self) -> None:
         """The client has its own."""
-        os.close(self.mail_bell)
+        self._close_mail_bells()
         os.close(self.verdict_bell)
+
+    def _close_mail_bells(self) -> None:
+        for bell in self.mail_bells.values():
+            os.close(bell)
 
 
 def pinned_to(setting: str) -> list[int]:
     """The cores that direct.pin names; none for `off`."""
     return [int(part) for part in setting.split(",") if part.strip().isdigit()]
-
-
-def no_shared_memory(enabled: bool) -> str:
-    """Why there is none between agents; empty where there is: tried, not looked up."""
-    if not enabled:
-        return "direct.enabled is false"
-    try:
-        os.close(_native.create_pair(grants.CRITICAL, 0, 4096, 4096, 0, False))
-    except OSError as error:
-        return f"no sealed memory can be made: {error.strerror}"
-    return ""
 
 
 class Offer(NamedTuple):

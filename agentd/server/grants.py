@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentd.server.reaper import peer_of
 from agentd.wire import grants
-from agentd.wire.errors import AgentdError, BadRequest
+from agentd.wire.errors import AgentdError
 
 if TYPE_CHECKING:
     from agentd.server.direct import Direct
@@ -104,7 +104,7 @@ class GrantsConnection:
                 if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
                     raise ValueError("a packet or its descriptors are too many")
                 self._take(data, fds)
-            except (ValueError, BadRequest) as error:
+            except (ValueError, AgentdError) as error:
                 log.warning("pid %d on the grants socket: %s", self.pid, error)
                 self.close()
                 return

@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes.direct import DirectLane
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Halt, HaltRow, HaltView, Priority, Step, Stop
 
@@ -42,7 +42,7 @@ def _do(session: ServedSession, other: ServedSession, verb: Halt) -> str:
 def _ask(session: ServedSession, other: ServedSession, reason: str) -> str:
     """Through its ring too, where a thread of its own may read while its main one is busy."""
     lane = session.server.lanes.by_priority[Priority.CRITICAL]
-    relay = lane.relays.get(other) if isinstance(lane, CriticalLane) else None
+    relay = lane.relays.get(other) if isinstance(lane, DirectLane) else None
     if relay is not None:
         try:
             relay.stop(session.name, session.provenance, reason)

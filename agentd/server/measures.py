@@ -11,7 +11,7 @@ from agentd.host.counters import Counters
 from agentd.host.process import usage
 from agentd.hub import views
 from agentd.hub.histogram import Histogram
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes.direct import DirectLane
 from agentd.wire.messages import LaneView, Priority, StatsView
 from agentd.wire.snapshots import encode_snapshot
 
@@ -56,8 +56,9 @@ class Measures:
                 lane.own_time = views.latency(self.own_time)
                 lane.latency = views.latency(self._hub.receipts.counts.latency)
             carrier = self._server.lanes.by_priority[lane.lane]
-            if isinstance(carrier, CriticalLane):
+            if isinstance(carrier, DirectLane):
                 lane.latency = views.latency(carrier.latency)
+                lane.operations = carrier.operations
         return found
 
     def _aim(self, lane: Priority) -> tuple[float | None, str]:

@@ -43,7 +43,7 @@ class Presented:
         if known is not None and session in (known.sender, known.receiver):
             return  # only its grants socket was lost, and the daemon lived on
         memory = _identity(fd)
-        if memory is None or packet.lane != grants.CRITICAL:
+        if memory is None or packet.lane not in grants.PRIORITIES:
             self._deny(session, number, "its memory is no pair's")
             return
         mine = Evidence(session, packet, memory)
@@ -61,7 +61,7 @@ class Presented:
         why = self._difference(sender, receiver)
         if not why:
             try:
-                self._direct.pairs_open(sender.session, receiver.session, number)
+                self._direct.believe(sender.session, receiver.session, sender.packet)
             except AgentdError as error:
                 why = error.message
         if why:
@@ -81,8 +81,8 @@ class Presented:
             return "two ends of one kind"
         if sender.memory != receiver.memory:
             return "not the same memory"
-        if (ours.ring_bytes, ours.verdict_bytes) != (theirs.ring_bytes, theirs.verdict_bytes):
-            return "not the same sizes"
+        if _shape(ours) != _shape(theirs):
+            return "not the same lane or sizes"
         if theirs.peer != sender.session.name or ours.peer != receiver.session.name:
             return "not these two agents"
         if not receiver.session.takes:
@@ -101,6 +101,10 @@ class Presented:
         end = self._direct.end_of(session)
         if end is not None:
             end.connection.say(grants.Closed(number, why))
+
+
+def _shape(packet: grants.Present) -> tuple[int, int, int, int]:
+    return packet.lane, packet.ring_bytes, packet.verdict_bytes, packet.pool_bytes
 
 
 def _identity(fd: int) -> tuple[int, int, int] | None:

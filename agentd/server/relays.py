@@ -6,15 +6,15 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd import _native
 from agentd.hub.pairs import Pair
 from agentd.hub.session import Session
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes.direct import DirectLane
 from agentd.lanes.relay import Relay
-from agentd.wire import grants
 
 if TYPE_CHECKING:
     from agentd.server.server import Server
@@ -28,18 +28,23 @@ _CERTAIN_S: Final = 0.005
 
 
 class Relays:
-    """The daemon's own ends of pairs, one for each session that reads a ring."""
+    """The daemon's own ends of pairs, one for each lane that a session reads."""
 
-    def __init__(self, server: Server, lane: CriticalLane) -> None:
+    def __init__(self, server: Server, lanes: tuple[DirectLane, ...]) -> None:
         self._server = server
-        self._lane = lane
+        self._lanes = lanes
         self.bell = -1
         self._processes: dict[Relay, int] = {}
         self._ending: dict[Relay, tuple[asyncio.TimerHandle, str]] = {}
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._pause_s = _FIRST_LOOK_S
-        lane.look_again = self._relayed
+        for lane in lanes:
+            lane.look_again = self._relayed
+
+    def __iter__(self) -> Iterator[Relay]:
+        """Those that are made."""
+        return (relay for lane in self._lanes for relay in lane.relays.values() if relay is not None)
 
     def open(self) -> None:
         """The loop runs."""
@@ -60,18 +65,18 @@ class Relays:
         self._server.loop.remove_reader(self.bell)
         os.close(self.bell)
 
-    def make(self, pair: Pair, memory: int, doorbell: int) -> None:
+    def make(self, pair: Pair, lane: DirectLane, shape: tuple[int, int, int], memory: int, doorbell: int) -> None:
         """The receiver reads the pair: write into it from now on."""
-        limits = self._server.config.direct
+        number, ring_bytes, verdict_bytes = shape
         bell = os.dup(doorbell)
         try:
             channel = _native.Channel(
                 memory,
-                grants.CRITICAL,
+                number,
                 pair.number,
-                limits.critical_bytes,
-                limits.verdict_bytes,
-                0,
+                ring_bytes,
+                verdict_bytes,
+                pair.pool_bytes,
                 bell,
                 None,
                 lambda error, size: relay.refuse(error, size),
@@ -81,13 +86,13 @@ class Relays:
             raise
         receiver: Any = pair.receiver
         process = -1 if receiver.pidfd is None else os.dup(receiver.pidfd)
-        relay = Relay(self._server.hub, channel, receiver.name, limits.verdict_bytes, partial(_has_ended, process))
+        relay = Relay(self._server.hub, channel, receiver.name, pair.lane, verdict_bytes, partial(_has_ended, process))
         self._processes[relay] = process
-        self._lane.relays[receiver] = relay
+        lane.relays[receiver] = relay
 
-    def end(self, session: Session, why: str) -> None:
-        """The session reads nothing any more."""
-        relay = self._lane.relays.pop(session, None)
+    def end(self, session: Session, lane: DirectLane, why: str) -> None:
+        """The session reads that lane no more."""
+        relay = lane.relays.pop(session, None)
         if relay is not None:
             self._end(relay, why, self._server.loop.time() + _DOUBT_S)
 
@@ -125,7 +130,7 @@ class Relays:
 
     def _look(self) -> None:
         now = self._server.now()
-        busy = [relay for relay in self._lane.relays.values() if relay is not None and relay.out]
+        busy = [relay for relay in self if relay.out]
         undelivered = [relay for relay in busy if relay.look(now)]
         if undelivered:
             self._look_again()

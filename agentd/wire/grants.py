@@ -13,6 +13,7 @@ from msgspec import Meta, MsgspecError, Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from agentd.wire.errors import BadRequest
+from agentd.wire.types import Priority
 
 TOKEN_BYTES: Final = 16
 #: A packet and its descriptors: more is a violation.
@@ -24,10 +25,15 @@ Name = Annotated[str, Meta(max_length=255)]
 MAX_TEXT: Final = 512
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Size = Annotated[int, Meta(ge=0, le=1 << 30)]
+Size = Annotated[int, Meta(ge=0, le=1 << 31)]
 
-#: Lanes as the pair's header names them.
+#: The direct lanes as a pair's header names them, what priority has which, and the other way round.
 CRITICAL: Final = 1
+HIGH: Final = 2
+PRIORITIES: Final = {CRITICAL: Priority.CRITICAL, HIGH: Priority.HIGH}
+LANES: Final = {priority: lane for lane, priority in PRIORITIES.items()}
+#: What Submitted counts, in its order.
+OPERATIONS: Final = ("nop", "read", "write", "fsync", "poll", "cancel", "doorbell")
 
 
 # Client to daemon.
@@ -65,6 +71,7 @@ class Present(Struct, array_like=True, tag=4):
     peer: Name  # the agent at the other end
     ring_bytes: Size
     verdict_bytes: Size
+    pool_bytes: Size = 0
 
 
 class Pinned(Struct, array_like=True, tag=5):
@@ -90,15 +97,25 @@ class Measured(Struct, array_like=True, tag=7):
     latencies_ns: Annotated[list[Number], Meta(max_length=64)]
 
 
+class Submitted(Struct, array_like=True, tag=8):
+    """How many operations a sender has submitted to io_uring since this was last said, by kind: see OPERATIONS."""
+
+    lane: int
+    counts: Annotated[list[Number], Meta(max_length=64)]
+
+
 # Daemon to client.
 
 
 class Attached(Struct, array_like=True, tag=20):
-    """The token was good. With two eventfds: what senders ring, and what receivers ring when there are verdicts."""
+    """The token was good. With three eventfds: what senders of critical mail ring, what receivers ring when there are
+    verdicts, and what senders of high mail ring."""
 
     cores: list[int]  # that a pinned thread should choose from
     spin_us: float
     about_cores: Text = ""
+    async_bytes: Size = 0  # bodies from this size on are copied by the kernel, while the sender goes on; 0: never
+    without_io_uring: bool = False  # the configuration has it so
 
 
 class Granted(Struct, array_like=True, tag=21):
@@ -111,6 +128,7 @@ class Granted(Struct, array_like=True, tag=21):
     verdict_bytes: Size
     agent: Name
     provenance: Text
+    pool_bytes: Size = 0
 
 
 class Offered(Struct, array_like=True, tag=22):
@@ -124,6 +142,7 @@ class Offered(Struct, array_like=True, tag=22):
     sender: Name
     provenance: Text
     relays: bool = False
+    pool_bytes: Size = 0
 
 
 class Refused(Struct, array_like=True, tag=23):
@@ -143,7 +162,7 @@ class Paused(Struct, array_like=True, tag=24):
     on: bool
 
 
-ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle | Measured
+ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle | Measured | Submitted
 DaemonPacket = Attached | Granted | Offered | Refused | Paused | Closed
 
 encode: Final = Encoder().encode

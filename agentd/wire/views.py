@@ -107,6 +107,7 @@ class LaneView(Struct, array_like=True):
     aim_of: str = ""  # which of the two the aim is for: `own_time` or `latency`
     own_time: Latency | None = None  # the daemon's own, a verb
     latency: Latency | None = None  # from acceptance to delivery
+    operations: dict[str, int] | None = None  # that senders had io_uring do, by kind, as they said
 
 
 class FlowView(Struct, array_like=True):

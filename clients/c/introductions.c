@@ -143,6 +143,7 @@ static struct pair_shape shape_of(const struct packet *packet)
         .number = packet->number,
         .ring_capacity = packet->ring_bytes,
         .verdict_capacity = packet->verdict_bytes,
+        .pool_capacity = packet->pool_bytes,
     };
 }
 
@@ -246,6 +247,7 @@ present(struct agentd *agent, const struct pair *pair, const struct link *link, 
         .name = text_of(peer),
         .ring_bytes = pair->shape.ring_capacity,
         .verdict_bytes = pair->shape.verdict_capacity,
+        .pool_bytes = pair->shape.pool_capacity,
     };
 
     say(agent, &packet, link->memory_fd);
@@ -299,7 +301,7 @@ static bool heard(struct agentd *agent, const struct packet *packet, int *fds, i
 {
     switch (packet->tag) {
     case PACKET_ATTACHED:
-        if (n_fds != 2)
+        if (n_fds < 2)
             return false;
         welcomed(agent, packet, fds);
         return true;

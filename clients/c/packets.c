@@ -15,7 +15,7 @@ struct form {
     uint8_t tag;
     uint8_t needed;
     uint8_t n_fields;
-    struct field fields[7];
+    struct field fields[8];
 };
 
 #define FIELD(kind, member) {kind, offsetof(struct packet, member)}
@@ -26,23 +26,27 @@ static const struct form forms[] = {
     {PACKET_CLOSED, 1, 2, {FIELD(NUMBER, number), FIELD(TEXT, text)}},
     {PACKET_PRESENT,
      6,
-     6,
+     7,
      {FIELD(NUMBER, number), FIELD(NUMBER, lane), FIELD(TRUTH, truth), FIELD(TEXT, name), FIELD(NUMBER, ring_bytes),
-      FIELD(NUMBER, verdict_bytes)}},
+      FIELD(NUMBER, verdict_bytes), FIELD(NUMBER, pool_bytes)}},
     {PACKET_PINNED, 2, 3, {FIELD(NUMBER, lane), FIELD(TEXT, text), FIELD(TEXT, hint)}},
     {PACKET_IDLE, 2, 2, {FIELD(NUMBER, lane), FIELD(TRUTH, truth)}},
     {PACKET_MEASURED, 3, 3, {FIELD(NUMBER, lane), FIELD(NUMBER, taken), FIELD(LIST, list)}},
-    {PACKET_ATTACHED, 2, 3, {FIELD(LIST, list), FIELD(SECONDS, seconds), FIELD(TEXT, text)}},
+    {PACKET_SUBMITTED, 2, 2, {FIELD(NUMBER, lane), FIELD(LIST, list)}},
+    {PACKET_ATTACHED,
+     2,
+     5,
+     {FIELD(LIST, list), FIELD(SECONDS, seconds), FIELD(TEXT, text), FIELD(NUMBER, async_bytes), FIELD(TRUTH, truth)}},
     {PACKET_GRANTED,
      7,
-     7,
+     8,
      {FIELD(NUMBER, cid), FIELD(NUMBER, number), FIELD(NUMBER, lane), FIELD(NUMBER, ring_bytes),
-      FIELD(NUMBER, verdict_bytes), FIELD(TEXT, name), FIELD(TEXT, text)}},
+      FIELD(NUMBER, verdict_bytes), FIELD(TEXT, name), FIELD(TEXT, text), FIELD(NUMBER, pool_bytes)}},
     {PACKET_OFFERED,
      6,
-     7,
+     8,
      {FIELD(NUMBER, number), FIELD(NUMBER, lane), FIELD(NUMBER, ring_bytes), FIELD(NUMBER, verdict_bytes),
-      FIELD(TEXT, name), FIELD(TEXT, text), FIELD(TRUTH, truth)}},
+      FIELD(TEXT, name), FIELD(TEXT, text), FIELD(TRUTH, truth), FIELD(NUMBER, pool_bytes)}},
     {PACKET_REFUSED,
      3,
      5,

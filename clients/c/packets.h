@@ -23,6 +23,7 @@ enum packet_tag {
     PACKET_PINNED = 5,
     PACKET_IDLE = 6,
     PACKET_MEASURED = 7,
+    PACKET_SUBMITTED = 8,
     PACKET_ATTACHED = 20,
     PACKET_GRANTED = 21,
     PACKET_OFFERED = 22,
@@ -44,14 +45,16 @@ struct packet {
     uint64_t lane;
     uint64_t ring_bytes;
     uint64_t verdict_bytes;
+    uint64_t pool_bytes;
+    uint64_t async_bytes;
     uint64_t taken;
     struct packet_text name; /* of the other agent; the code of a refusal */
     struct packet_text text; /* provenance, reason, message, cores */
     struct packet_text hint;
     double seconds; /* spin_us, retry_after; negative: none */
-    bool truth;     /* sends, reads, relays, on */
+    bool truth;     /* sends, reads, relays, on, without_io_uring */
     uint32_t n_list;
-    uint64_t list[PACKET_MAX_LIST]; /* cores, latencies; what is beyond this is left out */
+    uint64_t list[PACKET_MAX_LIST]; /* cores, latencies, counts; what is beyond this is left out */
 };
 
 /* As bytes: how many, or 0 when there is no such packet or too little room. */

@@ -117,7 +117,7 @@ static void read_packet(void)
         putchar(' ');
         for (uint32_t i = 0; i < packet.n_list; i++)
             printf("%s%" PRIu64, i ? "," : "", packet.list[i]);
-        printf("; ");
+        printf(" %" PRIu64 " %" PRIu64 "; ", packet.pool_bytes, packet.async_bytes);
         show(written, packet_write(&packet, written, sizeof written));
     } else {
         printf("refused");

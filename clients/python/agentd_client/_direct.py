@@ -10,14 +10,14 @@ The watcher hands over what the face must do (`_news`, a bell that the face's lo
 from __future__ import annotations
 
 import os
-from time import monotonic, sleep
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import grants
 from agentd.wire import messages as wire
 from agentd.wire.errors import (
     Absent,
-    LaneBusy,
     LaneUnavailable,
     LimitReached,
     Timeout,
@@ -27,41 +27,42 @@ from agentd.wire.messages import Priority
 from agentd_client import _ringing
 from agentd_client._introductions import Introductions
 from agentd_client._pairs import DirectRecord, Outgoing
+from agentd_client._reading import Reading
 from agentd_client.receipt import Call, Steps
 
 if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
 
 _CRITICAL: Final = Priority.CRITICAL
+_HIGH: Final = Priority.HIGH
 #: Channels that sends have opened and that nobody closes: the one used longest ago makes room.
 _MAX_CACHED: Final = 128
 #: So long an agent without shared memory is not asked again whether it has some.
 _RELAYED_S: Final = 5.0
-#: How many critical messages inbox() hands out before it looks for others.
+#: How many messages from rings inbox() hands out before it looks for others, and how many critical ones before it looks
+#: for a high one.
 _IN_A_ROW: Final = 16
-#: How long a reader's thread may take to come out of the mailbox.
-_OUT_S: Final = 5.0
+_CRITICAL_IN_A_ROW: Final = 8
 
 
 class Direct(Introductions):
     """Made when first needed, by an invitation, a channel or a receiver."""
 
     def __init__(self, conversation: Conversation[Any, Any], face: Any, record: type[DirectRecord]) -> None:
-        super().__init__(conversation, face, record)
-        self._record = record
-        self._channels: dict[str, Outgoing] = {}  # those that sends use, by agent
+        super().__init__(conversation, face)
+        self.readings = {lane: Reading(self, lane, record) for lane in grants.LANES}
+        self._critical, self._high = self.readings[_CRITICAL], self.readings[_HIGH]
+        self._channels: dict[tuple[str, Priority], Outgoing] = {}  # those that sends use, by agent and lane
         self._relayed: dict[str, float] = {}  # agents without shared memory: until when not to ask
-        self.reader: object | None = None  # who has the lane: None is inbox() and receive()
-        self._in_a_row = 0
+        self._in_a_row = self._critical_in_a_row = 0
         self.breathe = False  # so many came at once that the rest of the program should have a turn
         conversation.io.soon(self._start)
 
     def _start(self) -> None:
         """In the face's thread."""
-        io = self._conversation.io
-        io.watch(self._bell, self._process)
-        if self.reader is None:
-            io.watch(self.mailbox.fileno(), self._rung)
+        self.io.watch(self._bell, self._process)
+        for reading in self.readings.values():
+            reading.start()
 
     # The face's side: attaching.
 
@@ -92,13 +93,16 @@ class Direct(Introductions):
     def invited(self) -> None:
         """Somebody wants to send here."""
         if (
-            self._closed
+            self.closed
             or self._pending
-            or (self.attached.settled and self.attached.error is None and self.watcher.say(self._idle()))
+            or (self.attached.settled and self.attached.error is None and self._say_what_is_read())
         ):
             return
         self.attached = Call(0)
         self.renew()
+
+    def _say_what_is_read(self) -> bool:
+        return all(self.watcher.say(reading.idle()) for reading in self.readings.values())
 
     def come_back(self, until: float) -> Steps[None]:
         """Until agentd knows us again, but no longer than that."""
@@ -108,13 +112,13 @@ class Direct(Introductions):
 
     # The face's side: channels.
 
-    def channel(self, to: str, until: float | None) -> Steps[Outgoing]:
+    def channel(self, to: str, lane: Priority, until: float | None) -> Steps[Outgoing]:
         """A fresh pair to a live session of that agent."""
         yield from self.attach(until)
         call = Call(self._conversation.next_cid())
         self._opening[call.cid] = call
         try:
-            if not self.watcher.say(grants.Open(call.cid, to, grants.CRITICAL)):
+            if not self.watcher.say(grants.Open(call.cid, to, grants.LANES[lane])):
                 self.attached = Call(0)
                 raise Unreachable("agentd is not reachable: no channel can be opened", "It may be restarting.")
             while not call.settled:
@@ -132,19 +136,19 @@ class Direct(Introductions):
         channel: Outgoing = call.answer
         return channel
 
-    def cached(self, to: str, until: float | None, *, demanded: bool) -> Steps[Outgoing | None]:
+    def cached(self, to: str, lane: Priority, until: float | None, *, demanded: bool) -> Steps[Outgoing | None]:
         """The channel that sends to that agent use; None where they are to be relayed."""
-        channel = self._channels.get(to)
+        channel = self._channels.get((to, lane))
         if channel is not None:
             if not channel.gone and channel.state != "closed":
                 return channel
-            del self._channels[to]
+            del self._channels[to, lane]
             if not channel.ending:
                 self.drop(channel, "it is gone")
         if not demanded and self._relayed.get(to, 0.0) > monotonic():
             return None
         try:
-            channel = yield from self.channel(to, until)
+            channel = yield from self.channel(to, lane, until)
         except (LaneUnavailable, LimitReached, Unreachable, Timeout, OSError):
             if demanded:
                 raise
@@ -153,15 +157,15 @@ class Direct(Introductions):
             self._relayed[to] = monotonic() + _RELAYED_S
             return None
         if len(self._channels) >= _MAX_CACHED:
-            idle = (agent for agent, other in self._channels.items() if not other.tickets)
+            idle = (key for key, other in self._channels.items() if not other.tickets)
             oldest = next(idle, next(iter(self._channels)))
             self.drop(self._channels.pop(oldest), "another channel was needed more")
-        self._channels[to] = channel
+        self._channels[to, lane] = channel
         return channel
 
-    def open_channel(self, to: str) -> Outgoing | None:
+    def open_channel(self, to: str, lane: Priority) -> Outgoing | None:
         """The one that is open already; for a post, which can't wait."""
-        channel = self._channels.get(to)
+        channel = self._channels.get((to, lane))
         return None if channel is None or channel.gone or channel.state == "closed" else channel
 
     def post(self, ticket: Any, to: str, content: Any, data: bytes, options: wire.Options) -> bool:
@@ -171,61 +175,35 @@ class Direct(Introductions):
     # The face's side: mail.
 
     def take(self, conversation: Conversation[Any, Any]) -> DirectRecord | None:
-        """The next message for inbox() or receive(), if they have the lane. Now and then one of another lane comes
-        first, where there is one."""
-        if self.reader is not None or self.mailbox.closed:
-            return None
+        """The next message for inbox() or receive(), of a lane that they have: critical ones first. Now and then one of
+        another lane comes before, where there is one."""
         self._in_a_row += 1
         if self._in_a_row > _IN_A_ROW:
             self._in_a_row = 0
             self.breathe = True
             if conversation.mail.buffer:
                 return None
-        taken: DirectRecord | None = self.mailbox.take()
-        return taken
+        if self._critical_in_a_row < _CRITICAL_IN_A_ROW and (record := self._critical.take()) is not None:
+            self._critical_in_a_row += 1
+            return record
+        self._critical_in_a_row = 0
+        return self._high.take() or self._critical.take()
 
     def may_sleep(self) -> bool:
         """Whether there is no mail here, and a doorbell will ring when there is."""
-        if self.reader is not None or self.mailbox.closed:
-            return True
-        if self.mailbox.sampled:
-            self.tell_measured()
-        return self.mailbox.arm()
+        return self._critical.may_sleep() and self._high.may_sleep()
 
-    def _rung(self) -> None:
-        if self.reader is None:
-            self.mailbox.disarm()
-            waiters = self._conversation.mail.waiters
-            if len(waiters) == 1:
-                waiters.popleft().settle_at_once()
-            else:
-                self._conversation.mail.wake_all()
-            if not self._closed:
-                self.mailbox.sweep()
+    def mail_came(self) -> None:
+        """A doorbell rang: whoever waits for mail goes on at once."""
+        waiters = self._conversation.mail.waiters
+        if len(waiters) == 1:
+            waiters.popleft().settle_at_once()
+        else:
+            self.look_for_mail()
 
-    def occupy(self, reader: object) -> None:
-        """The lane is read by somebody else than inbox() from now on."""
-        if self.reader is not None:
-            raise LaneBusy("Another receiver of this client reads the critical lane", "Close that one first.")
-        self.reader = reader
-        self._conversation.io.soon(self._give_it_away)
-
-    def _give_it_away(self) -> None:
-        if self.reader is not None and not self.mailbox.closed:
-            self._conversation.io.unwatch(self.mailbox.fileno())
-
-    def vacate(self, reader: object) -> None:
-        """inbox() has it again."""
-        if self.reader is reader and not self.mailbox.closed:
-            self.reader = None
-            self.mailbox.spin_ns = 0
-            self.mailbox.makes(self._record)
-            self._conversation.io.soon(self._have_it_back)
-
-    def _have_it_back(self) -> None:
-        if self.reader is None and not self.mailbox.closed:
-            self._conversation.io.watch(self.mailbox.fileno(), self._rung)
-            self._conversation.mail.wake_all()
+    def look_for_mail(self) -> None:
+        """There may be some, for whoever waits for it."""
+        self._conversation.mail.wake_all()
 
     # News, in the face's thread.
 
@@ -241,21 +219,21 @@ class Direct(Introductions):
 
     def close(self) -> None:
         """Leave every pair, tell their other ends, and end the watcher."""
-        if self._closed:
+        if self.closed:
             return
         for channel in list(self._outgoing.values()):
             self.drop(channel, "the sender has left")
         self._channels.clear()
-        self._closed = True
+        self.closed = True
         self.welcomed.set()
         self.read_no_more()
-        io = self._conversation.io
-        io.unwatch(self._bell)
+        self.io.unwatch(self._bell)
         self.watcher.close()
-        if not self.mailbox.busy:
-            self._leave_all()
+        for reading in self.readings.values():
+            if not reading.mailbox.busy:
+                self._leave_all(reading)
         for bell in self._verdict_bells:
-            io.unwatch(bell)
+            self.io.unwatch(bell)
             os.close(bell)
         os.close(self._bell)
         absent = Absent("This client has left")
@@ -264,30 +242,13 @@ class Direct(Introductions):
             call.settle()
 
     def read_no_more(self) -> None:
-        """Have the reader's thread come out, then leave every pair that leads here."""
-        if self.mailbox.closed:
-            return
-        if self.reader is not None:
-            self.reader.stop()  # type: ignore[attr-defined]
-        self._conversation.io.unwatch(self.mailbox.fileno())
-        self.mailbox.close()
-        if leave_alone(self.mailbox):
-            self.watcher.soon(self._leave_all)
+        """Have readers' threads come out, then leave every pair that leads here."""
+        for reading in self.readings.values():
+            if not reading.mailbox.closed and reading.read_no_more():
+                self.watcher.soon(partial(self._leave_all, reading))
 
-    def _leave_all(self) -> None:
-        """Nobody reads any more. Who sends here is told after he can see that."""
-        for number in list(self._incoming):
+    def _leave_all(self, reading: Reading) -> None:
+        """Nobody reads that lane any more. Who sends here is told after he can see that."""
+        for number in [number for number, incoming in self._incoming.items() if incoming.reading is reading]:
             self._incoming.pop(number).release()
             self.watcher.say(grants.Closed(number, "the receiver has left"))
-
-
-def leave_alone(mailbox: Any) -> bool:
-    """Have the thread that reads there, if there is one, come out: at once, but for the interpreter's turn. Then nobody
-    is in there. False where it is held up in there, as only a debugger could."""
-    until = monotonic() + _OUT_S
-    while mailbox.busy:
-        if monotonic() >= until:
-            return False
-        mailbox.interrupt()
-        sleep(0.0002)
-    return True

@@ -11,7 +11,6 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from agentd import _native
 from agentd.wire import grants
 from agentd.wire.errors import AgentdError, LaneUnavailable, Unreachable, from_wire
 from agentd.wire.messages import Priority
@@ -21,29 +20,29 @@ from agentd_client.receipt import Call
 
 if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
+    from agentd_client._reading import Reading
 
-_CRITICAL: Final = Priority.CRITICAL
 #: How long a receiver that is said to be gone may take to show that it is, and how often that is looked at.
 _DOUBT_S: Final = 1.0
 _LOOK_S: Final = 0.005
-#: How often agentd is told what was taken, while something is.
-_MEASURED_S: Final = 1.0
 
 
 class Introductions:
     """A part of Direct: the pairs there are. What the face must do is handed over as news."""
 
-    def __init__(self, conversation: Conversation[Any, Any], face: Any, record: type[DirectRecord]) -> None:
+    readings: dict[Priority, Reading]  # the direct lanes, in the order of their numbers
+
+    def __init__(self, conversation: Conversation[Any, Any], face: Any) -> None:
         self._conversation = conversation
+        self.io = conversation.io
         self.face = face
         self._news: deque[Callable[[], None]] = deque()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # there is news
-        self.mailbox = _native.Mailbox(record, self._finished, self._asked_to_stop, 0)
         self._verdict_bells: list[int] = []
-        self._bells: list[tuple[int, int]] = []  # of each attachment whose pairs still ring them, the latest last
+        self._bells: list[tuple[int, int, int]] = []  # of each attachment whose pairs still ring them, the latest last
         self.attached = Call(0)  # settled when we are, or can't be: then with an error
         self._pending = False  # an attachment is under way
-        self._closed = False
+        self.closed = False
         self._opening: dict[int, Call] = {}
         self._outgoing: dict[int, Outgoing] = {}
         self._incoming: dict[int, Incoming] = {}
@@ -51,18 +50,16 @@ class Introductions:
         self.about_cores = ""
         self.spin_ns = 50_000
         self.welcomed = threading.Event()  # agentd has told what a reader should know
-        self.pinned: grants.Pinned | None = None
         self.away = False  # agentd was here, and is not now
-        self.interrupts = False  # who waits for mail is to look for it then
-        self._told_at = 0.0  # when agentd was last told what the mailbox took
-        self._told_taken = 0
+        self.async_bytes = 0
+        self.without_io_uring = False  # the configuration has it so
         self.watcher = Watcher(self)
 
     # In the face's thread.
 
     def _soon(self, action: Callable[[], None]) -> None:
         self._news.append(action)
-        if not self._closed:
+        if not self.closed:
             os.eventfd_write(self._bell, 1)
 
     def _attached(self, error: AgentdError | None) -> None:
@@ -71,8 +68,10 @@ class Introductions:
         self.attached.error = error
         self.attached.settle()
 
-    def _idle(self) -> grants.Idle:
-        return grants.Idle(grants.CRITICAL, self._conversation.taking)
+    @property
+    def taking(self) -> bool:
+        """Whether this client has its agent's mail."""
+        return self._conversation.taking
 
     def drop(self, channel: Outgoing, why: str) -> None:
         """This end has left."""
@@ -92,16 +91,6 @@ class Introductions:
             channel.look()
             if channel.tickets and channel.left:
                 self.drop(channel, "its receiver has left")
-
-    def tell_measured(self) -> None:
-        """How long messages took, once a second at most; called where something was taken."""
-        now = monotonic()
-        if now - self._told_at < _MEASURED_S:
-            return
-        self._told_at = now
-        taken = self.mailbox.n_taken
-        self.watcher.say(grants.Measured(grants.CRITICAL, taken - self._told_taken, self.mailbox.samples()))
-        self._told_taken = taken
 
     # In the watcher's thread.
 
@@ -128,39 +117,44 @@ class Introductions:
                 os.close(fd)
 
     def _welcomed(self, packet: grants.Attached, fds: list[int]) -> None:
-        if len(fds) != 2:  # no descriptor was left for them
+        readings = self.readings.values()
+        if len(fds) != len(readings) + 1:  # no descriptor was left for them
             self.watcher.disconnect("this process has too many files open")
             return
-        mail_bell, verdict_bell = fds
+        bells = (fds[0], fds[1], fds[2])
+        critical_bell, verdict_bell, high_bell = bells
         fds.clear()
         self.cores, self.about_cores = packet.cores, packet.about_cores
         self.spin_ns = int(packet.spin_us * 1000)
-        try:
-            self.mailbox.add_doorbell(mail_bell)
-        except ValueError:  # nothing is read here any more
-            os.close(mail_bell)
-        self.watcher.say(self._idle())
-        if self.pinned is not None:
-            self.watcher.say(self.pinned)
+        self.async_bytes, self.without_io_uring = packet.async_bytes, packet.without_io_uring
+        for reading, bell in zip(readings, (critical_bell, high_bell), strict=True):
+            try:
+                reading.mailbox.add_doorbell(bell)
+            except ValueError:  # nothing is read here any more
+                os.close(bell)
+            self.watcher.say(reading.idle())
+            if reading.pinned is not None:
+                self.watcher.say(reading.pinned)
         self.welcomed.set()
         pairs: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._incoming.values()]
         for pair in pairs:
             self._present(pair)
         rung = {pair.bells for pair in pairs}
-        silent = [bells for bells in self._bells if bells not in rung]
-        self._bells = [bells for bells in self._bells if bells in rung]
-        self._bells.append((mail_bell, verdict_bell))
-        if not self.mailbox.closed:
-            for mail, _ in silent:
-                self.mailbox.remove_doorbell(mail)
+        silent = [before for before in self._bells if before not in rung]
+        self._bells = [before for before in self._bells if before in rung]
+        self._bells.append(bells)
+        for before in silent:
+            for reading, bell in zip(readings, (before[0], before[2]), strict=True):
+                if not reading.mailbox.closed:
+                    reading.mailbox.remove_doorbell(bell)
 
         def welcomed() -> None:
-            for _, verdicts in silent:
+            for _, verdicts, _ in silent:
                 self._verdict_bells.remove(verdicts)
-                self._conversation.io.unwatch(verdicts)
+                self.io.unwatch(verdicts)
                 os.close(verdicts)
             self._verdict_bells.append(verdict_bell)
-            self._conversation.io.watch(verdict_bell, self._verdicts)
+            self.io.watch(verdict_bell, self._verdicts)
             self._attached(None)
 
         self._soon(welcomed)
@@ -169,37 +163,30 @@ class Introductions:
         sends = isinstance(pair, Outgoing)
         if isinstance(pair, Incoming) and pair.relays:
             pair.end()  # the daemon that wrote into it is no more
-            self.mailbox.wake()
+            pair.reading.mailbox.wake()
             return
         peer = pair.agent if isinstance(pair, Outgoing) else pair.sender
-        _, ring, verdicts = pair.shape
-        self.watcher.say(grants.Present(pair.number, grants.CRITICAL, sends, peer, ring, verdicts), pair.memory_fd)
+        lane, *sizes = pair.shape
+        self.watcher.say(grants.Present(pair.number, lane, sends, peer, *sizes), pair.memory_fd)
 
     def _granted(self, packet: grants.Granted, fds: list[int]) -> None:
         if len(fds) < 2:
             self._not_opened(packet, "this process has too many files open")
             return
         memory, bell, *process = fds
+        lane = grants.PRIORITIES[packet.lane]
+        sizes = (packet.ring_bytes, packet.verdict_bytes, packet.pool_bytes)
         try:
-            channel = Outgoing(
-                memory,
-                packet.lane,
-                packet.number,
-                packet.ring_bytes,
-                packet.verdict_bytes,
-                0,
-                bell,
-                encode,
-                refuser(packet.agent, _CRITICAL),
-            )
+            refuse = refuser(packet.agent, lane)
+            channel = Outgoing(memory, packet.lane, packet.number, *sizes, bell, encode, refuse)
         except OSError as error:
             self._not_opened(packet, str(error.strerror))
             return
         fds.clear()
         process_fd = process[0] if process else -1
         channel.bells = self._bells[-1]
-        channel.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
-        channel.begin(self, packet.agent, packet.provenance, _CRITICAL, packet.verdict_bytes, (memory, process_fd))
+        channel.shape = (packet.lane, *sizes)
+        channel.begin(self, packet.agent, packet.provenance, lane, packet.verdict_bytes, (memory, process_fd))
         with suppress(OSError):  # where the limits allow it
             channel.lock()
         self._outgoing[packet.number] = channel
@@ -221,34 +208,37 @@ class Introductions:
         call.settle()
 
     def _offered(self, packet: grants.Offered, fds: list[int]) -> None:
-        if self.mailbox.closed:
+        reading = self.readings[grants.PRIORITIES[packet.lane]]
+        if reading.mailbox.closed:
             self.watcher.say(grants.Mapped(packet.number, "it has just left"))
             return
         if len(fds) < 2:
             self.watcher.say(grants.Mapped(packet.number, "it has too many files open"))
             return
         memory, bell, *process = fds
+        sizes = (packet.ring_bytes, packet.verdict_bytes, packet.pool_bytes)
         try:
-            incoming = Incoming(memory, packet.lane, packet.number, packet.ring_bytes, packet.verdict_bytes, 0, bell)
+            incoming = Incoming(memory, packet.lane, packet.number, *sizes, bell)
         except OSError as error:
             self.watcher.say(grants.Mapped(packet.number, str(error.strerror)))
             return
         fds.clear()
         incoming.sender = packet.sender
         incoming.provenance = packet.provenance
-        incoming.lane = _CRITICAL
+        incoming.lane = reading.lane
         incoming.relays = packet.relays
         incoming.direct = self
+        incoming.reading = reading
         incoming.memory_fd = memory
         incoming.process_fd = process[0] if process else -1
         incoming.bells = self._bells[-1]
-        incoming.shape = (packet.lane, packet.ring_bytes, packet.verdict_bytes)
+        incoming.shape = (packet.lane, *sizes)
         with suppress(OSError):
             incoming.lock()
         self._incoming[packet.number] = incoming
         self.watcher.watch(incoming.process_fd, incoming)
         try:
-            self.mailbox.add(incoming)
+            reading.mailbox.add(incoming)
         except ValueError:  # closed since we looked
             self.watcher.say(grants.Mapped(packet.number, "it has just left"))
             return
@@ -294,13 +284,14 @@ class Introductions:
     def _sender_gone(self, incoming: Incoming) -> None:
         self.watcher.unwatch(incoming.process_fd)
         incoming.end()
-        self.mailbox.wake()  # to take what is left, and let go of it
+        incoming.reading.mailbox.wake()  # to take what is left, and let go of it
 
     def detached(self, why: str) -> None:
         """No grants socket any more; the pairs go on."""
         self.away = True
-        if self.interrupts:
-            self.mailbox.interrupt()
+        for reading in self.readings.values():
+            if reading.interrupts:
+                reading.mailbox.interrupt()
 
         def told() -> None:
             calls, self._opening = self._opening, {}
@@ -318,7 +309,7 @@ class Introductions:
 
     # In the reader's thread.
 
-    def _finished(self, incoming: Incoming) -> None:
+    def let_go(self, incoming: Incoming) -> None:
         """Its sender is gone and it is empty, or it is no ring any more."""
 
         def let_go() -> None:
@@ -328,7 +319,7 @@ class Introductions:
 
         self.watcher.soon(let_go)
 
-    def _asked_to_stop(self, record: DirectRecord) -> None:
+    def asked_to_stop(self, record: DirectRecord) -> None:
         by, reason = record.sender, record.body.decode("utf-8", "replace")
         if self.face.stops_anywhere:
             self._conversation.stop(by, reason)  # its thread may be anywhere but in a call

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from agentd.wire.errors import BadRequest, LaneUnavailable, Unreachable
-from agentd.wire.messages import Join
+from agentd.wire.errors import BadRequest, Unreachable
+from agentd.wire.messages import Join, Priority
 from agentd.wire.names import check_name
 from agentd.wire.paths import check_socket_path, socket_path
 
@@ -72,10 +72,8 @@ def no_daemon(path: str, error: OSError) -> Unreachable:
     )
 
 
-def check_lane(lane: str) -> None:
+def check_lane(lane: str) -> Priority:
     """Only the direct lanes have channels and receivers of their own."""
-    if lane == "critical":
-        return
-    if lane == "high":
-        raise LaneUnavailable("This version has no high lane", "`agentctl lanes` shows which are open.")
-    raise BadRequest(f"There is no direct lane {lane!r}", "critical is one; normal messages come by inbox().")
+    if lane in ("critical", "high"):
+        return Priority(lane)
+    raise BadRequest(f"There is no direct lane {lane!r}", "critical and high are; normal messages come by inbox().")

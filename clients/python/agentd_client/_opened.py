@@ -21,14 +21,14 @@ class Opened:
     def __init__(self, client: Any, to: str, lane: str) -> None:
         self._client = client
         self._to = to
-        check_lane(lane)
+        self._lane = check_lane(lane)
         self._pair: Outgoing | None = None
         self.send: Callable[[object], int] = self._not_open
 
     def _open(self) -> Steps[None]:
         client = self._client
         direct = client.conversation.go_direct()
-        self._pair = pair = yield from direct.channel(self._to, monotonic() + client.verbs.answer_s)
+        self._pair = pair = yield from direct.channel(self._to, self._lane, monotonic() + client.verbs.answer_s)
         self.send = pair.send
 
     def _close(self) -> None:

@@ -26,7 +26,10 @@ from agentd_client.receipt import Submitted
 
 if TYPE_CHECKING:
     from agentd_client._introductions import Introductions
+    from agentd_client._reading import Reading
 
+#: What bounds a body.
+_SETTING: Final = {Priority.CRITICAL: "direct.critical_bytes, eight times that,", Priority.HIGH: "high.pool_bytes"}
 #: Until there may be room again, or a delivery can be seen.
 RETRY_S: Final = 0.001
 
@@ -58,7 +61,7 @@ def refusal(agent: str, priority: Priority, error: int, size: int) -> AgentdErro
         case errno.EMSGSIZE:
             return TooLarge(
                 f"A body of {size} bytes is over what a record of the {priority.value} lane takes",
-                "Priority normal takes larger ones; direct.critical_bytes is the ring's size, eight times that.",
+                f"Priority normal takes larger ones; {_SETTING[priority]} sets it.",
             )
         case errno.EBUSY:
             return Backpressure(f"{agent} is paused", "Wait until it is resumed.", retry_after=0.1)
@@ -82,8 +85,8 @@ class Outgoing(_native.Channel):
     memory_fd: int
     process_fd: int
     direct: Introductions
-    bells: tuple[int, int]  # ours, which the other end rings: of the attachment that it came with
-    shape: tuple[int, int, int]  # lane, and the sizes of both rings
+    bells: tuple[int, int, int]  # ours, which the other end rings: of the attachment that it came with
+    shape: tuple[int, int, int, int]  # lane, and the sizes of both rings and the pool
     tickets: dict[int, Submitted]
     max_asked: int
     gone: str  # why, once it is over
@@ -207,8 +210,9 @@ class Incoming(_native.Incoming):
     provenance: str
     lane: Priority
     relays: bool
-    bells: tuple[int, int]  # ours, which the other end rings: of the attachment that it came with
-    shape: tuple[int, int, int]
+    bells: tuple[int, int, int]  # ours, which the other end rings: of the attachment that it came with
+    shape: tuple[int, int, int, int]
+    reading: Reading
     memory_fd: int
     process_fd: int
     direct: Introductions

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import grants, records
 from agentd.wire.errors import NotOnThisLane
-from agentd_client._direct import leave_alone
 from agentd_client._pairs import DirectRecord
 from agentd_client.message import failure
 
 if TYPE_CHECKING:
-    from agentd_client._direct import Direct
+    from agentd_client._reading import Reading
 
 log = logging.getLogger("agentd_client")
 
@@ -74,17 +73,17 @@ class ThreadMessage(DirectRecord):
 class Receiver:
     """The lane's one reader, in one thread at a time. `receive`, `receive_bytes` and `drain` are the native ones."""
 
-    def __init__(self, direct: Direct) -> None:
-        self._direct = direct
-        mailbox = direct.mailbox
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        mailbox = reading.mailbox
         self.receive: Callable[..., ThreadMessage | None] = mailbox.receive
         self.receive_bytes: Callable[..., bytes | None] = mailbox.receive_bytes
         self.drain: Callable[[int], list[ThreadMessage]] = mailbox.drain
         self.drain_bytes: Callable[[int], list[bytes]] = mailbox.drain_bytes
-        direct.occupy(self)
+        reading.occupy(self)
         mailbox.shut = False
         mailbox.makes(ThreadMessage)
-        mailbox.spin_ns = direct.spin_ns if len(os.sched_getaffinity(0)) > 1 else 0
+        mailbox.spin_ns = reading.direct.spin_ns if len(os.sched_getaffinity(0)) > 1 else 0
 
     def __enter__(self) -> Receiver:
         return self
@@ -94,13 +93,13 @@ class Receiver:
 
     def close(self) -> None:
         """Give the lane back to inbox()."""
-        direct = self._direct
-        if direct.reader is self:
-            direct.tell_measured()
+        reading = self._reading
+        if reading.reader is self:
+            reading.tell_measured()
             self.receive = self.receive_bytes = self.drain = self.drain_bytes = _closed
-            direct.mailbox.shut = True  # for a thread that is just about to wait
-            leave_alone(direct.mailbox)  # or inbox() would find another thread in there
-            direct.vacate(self)
+            reading.mailbox.shut = True  # for a thread that is just about to wait
+            reading.leave_alone()  # or inbox() would find another thread in there
+            reading.vacate(self)
 
     stop = close
 
@@ -112,28 +111,28 @@ def _closed(*_: object, **__: object) -> Any:
 class Handler:
     """on_critical()'s thread: pinned to a core of its own, it calls the handler with each message."""
 
-    def __init__(self, direct: Direct, handle: Any, pin: bool) -> None:
+    def __init__(self, reading: Reading, handle: Any, pin: bool) -> None:
         if iscoroutinefunction(handle) or not callable(handle):
             raise TypeError(f"on_critical() takes a plain function, which its thread calls, not {handle!r}")
-        self._direct = direct
+        self._reading = reading
         self._handle = handle
         self._pin = pin
         self._over = False
-        self._receiver = Receiver(direct)
-        direct.reader = self
+        self._receiver = Receiver(reading)
+        reading.reader = self
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(min(self._interval, _SWITCH_S))
         self._thread = threading.Thread(target=self._run, name="agentd-critical", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        direct = self._direct
-        direct.welcomed.wait()  # before that nobody can send here
+        reading = self._reading
+        reading.direct.welcomed.wait()  # before that nobody can send here
         cores, about = self._settle_down() if self._pin else ("any", "not pinned")
-        direct.pinned = grants.Pinned(grants.CRITICAL, cores, about)
-        direct.watcher.say(direct.pinned)
+        reading.pinned = grants.Pinned(reading.number, cores, about)
+        reading.direct.watcher.say(reading.pinned)
         receive = self._receiver.receive
-        mailbox = direct.mailbox
+        mailbox = reading.mailbox
         handle = self._handle
         while not self._over:
             try:
@@ -154,11 +153,11 @@ class Handler:
             else:
                 message.finish(records.ACKED)
             if mailbox.sampled:
-                direct.tell_measured()
+                reading.tell_measured()
 
     def _settle_down(self) -> tuple[str, str]:
         """Onto one of the fast cores that we may use, the last: the first has the interrupts, often."""
-        direct = self._direct
+        direct = self._reading.direct
         mine = os.sched_getaffinity(0)
         usable = [core for core in direct.cores if core in mine]
         if len(mine) < 2 or not usable:
@@ -175,15 +174,15 @@ class Handler:
         self.stop()
         until = monotonic() + timeout
         while self._thread.is_alive() and monotonic() < until:
-            self._direct.mailbox.interrupt()
+            self._reading.mailbox.interrupt()
             self._thread.join(0.01)
 
     def stop(self) -> None:
         """The same, without waiting: a handler may itself wait for the thread that calls this."""
         if not self._over:
             self._over = True
-            self._direct.welcomed.set()
-            self._direct.mailbox.interrupt()
+            self._reading.direct.welcomed.set()
+            self._reading.mailbox.interrupt()
             sys.setswitchinterval(self._interval)
 
 

@@ -65,7 +65,7 @@ def send(direct: Direct, to: str, body: object, timeout: float | None, options: 
     check(options)
     until = None if timeout is None else monotonic() + timeout
     content, data = encode_body(body)
-    channel = yield from direct.cached(to, until, demanded=options.route is Route.DIRECT)
+    channel = yield from direct.cached(to, options.priority, until, demanded=options.route is Route.DIRECT)
     if channel is None:
         return None
     call = Submitted(0, waits_for=options.wait)
@@ -129,7 +129,7 @@ def post(direct: Direct, ticket: Submitted, to: str, content: Content, data: byt
     """The same without waiting, where a channel is open; False where it must be relayed."""
     if options.route is Route.RELAYED:
         return False
-    channel = direct.open_channel(to)
+    channel = direct.open_channel(to, options.priority)
     if channel is None:
         return False
     check(options)
@@ -149,7 +149,7 @@ def request(direct: Direct, to: str, body: object, timeout: float, options: Opti
         raise BadRequest("A request takes no wait", "Its answer is the reply, or why there is none.")
     until = monotonic() + timeout
     content, data = encode_body(body)
-    channel = yield from direct.cached(to, until, demanded=True)
+    channel = yield from direct.cached(to, options.priority, until, demanded=True)
     assert channel is not None
     call = Question(0, waits_for=State.ACKED)
     deadline_ns = _deadline_ns(options.ttl if options.ttl is not None else timeout)

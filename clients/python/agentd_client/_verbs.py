@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _NET_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.05
 _ACCEPTED: Final = State.ACCEPTED
+_DIRECT: Final = (Priority.CRITICAL, Priority.HIGH)
 
 
 def deadline(timeout: float | None) -> float | None:
@@ -139,7 +140,7 @@ class Verbs:
         with its first message in asyncio, with its second in the blocking face, or where it is demanded: a command that
         sends one message is relayed sooner."""
         conversation = self._conversation
-        if options.priority is not Priority.CRITICAL or options.route in (Route.RELAYED, Route.SOCKET, Route.JOURNAL):
+        if options.priority not in _DIRECT or options.route in (Route.RELAYED, Route.SOCKET, Route.JOURNAL):
             return None
         again, conversation.eager = conversation.eager, conversation.may_attach
         if conversation.direct is None and (again or options.route is Route.DIRECT):
@@ -218,7 +219,7 @@ class Verbs:
         options = make_options(given)
         if type(to) is not str or not 0 < timeout <= 366 * 86400:
             raise BadRequest(f"Can't ask {to!r} with a timeout of {timeout} s")
-        if options is not None and options.priority is Priority.CRITICAL:
+        if options is not None and options.priority in _DIRECT:
             from agentd_client import _ringing
 
             return (yield from _ringing.request(conversation.go_direct(), to, body, timeout, options))

@@ -325,15 +325,13 @@ class Client:
     def receiver(self, lane: str = "critical") -> Receiver:
         """The lane's mail alone, for `with`: inbox() does not get it meanwhile. LaneBusy while another has it. The
         receiver may then be used in one other thread."""
-        check_lane(lane)
-        direct = self._attached()
-        return make_receiver(direct, self)
+        which = check_lane(lane)
+        return make_receiver(self._attached().readings[which], self)
 
     def on_critical(self, handler: Callable[[ThreadMessage], Any], *, pin: bool = True) -> None:
         """Call it with each critical message, in a thread of its own on a fast core; returning acks, raising ends the
         message as dead."""
-        direct = self._attached()
-        self._handler = make_handler(direct, handler, pin)
+        self._handler = make_handler(self._attached().readings[check_lane("critical")], handler, pin)
 
     def _attached(self) -> Direct:
         if not self.conversation.joining.settled:

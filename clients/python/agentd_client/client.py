@@ -306,9 +306,9 @@ class Client:
     def receiver(self, lane: str = "critical") -> Receiver:
         """The lane's mail for a plain thread, for `with`: inbox() does not get it meanwhile. LaneBusy while another
         has it. May be called in that thread."""
-        check_lane(lane)
+        which = check_lane(lane)
         self.conversation.check_taking()
-        receiver = make_receiver(self.conversation.go_direct())
+        receiver = make_receiver(self.conversation.go_direct().readings[which])
         self._link.soon(self._attach)
         return receiver
 
@@ -316,7 +316,7 @@ class Client:
         """Call it with each critical message, in a thread of its own on a fast core; returning acks, raising ends the
         message as dead. Give it a process whose other threads do not compute."""
         self.conversation.check_taking()
-        self._handler = make_handler(self.conversation.go_direct(), handler, pin)
+        self._handler = make_handler(self.conversation.go_direct().readings[check_lane("critical")], handler, pin)
         self._link.soon(self._attach)
 
     def _attach(self) -> None:

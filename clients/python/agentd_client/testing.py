@@ -25,7 +25,7 @@ from agentd.host.config import load_config
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
-from agentd.lanes.critical import CriticalLane
+from agentd.lanes.direct import DirectLane
 from agentd.lanes.normal import NormalLane
 from agentd.wire.errors import Unreachable
 from agentd.wire.messages import Priority
@@ -154,9 +154,10 @@ class MemoryHub:
             hub = Hub(self.config, first_id=(time.time_ns() << 32) // 10**9)
             lanes = Lanes(
                 [
-                    CriticalLane(hub),
+                    DirectLane(Priority.CRITICAL, hub),
+                    DirectLane(Priority.HIGH, hub),
                     NormalLane(hub.router),
-                    *(ClosedLane(priority, _NOT_BUILT) for priority in (Priority.HIGH, Priority.LOW, Priority.BATCH)),
+                    *(ClosedLane(priority, _NOT_BUILT) for priority in (Priority.LOW, Priority.BATCH)),
                 ]
             )
             most = self.config.connections.max_connections

@@ -1,5 +1,5 @@
-"""CRITICAL: from ring to ring between two attached agents, who need the daemon only to be introduced. What comes here
-is relayed: into the receiver's ring where it has one, else first of all on its socket."""
+"""What CRITICAL and HIGH have in common: from ring to ring between two attached agents, who need the daemon only to be
+introduced. What comes here is relayed: into the receiver's ring where it has one, else first of all on its socket."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from agentd.hub.session import Session
 from agentd.lanes import closed
 from agentd.lanes.relay import Relay
 from agentd.wire.errors import Backpressure, LaneUnavailable, NotOnThisLane
+from agentd.wire.grants import OPERATIONS
 from agentd.wire.messages import Priority, Publish, Reply, Request, Route, Send
 
 _RETRY_S = 0.02
 
 
-class CriticalLane:
-    """The daemon's part of it. `reason` is kept by whoever makes the pairs."""
+class DirectLane:
+    """The daemon's part of one of them."""
 
-    priority = Priority.CRITICAL
-
-    def __init__(self, hub: Hub, why_closed: str = "") -> None:
+    def __init__(self, priority: Priority, hub: Hub, why_closed: str = "", how: str = "") -> None:
+        self.priority = priority
+        self._how = how  # beside shared memory
         self._hub = hub
         self._router: Router = hub.router
         self._inboxes: Inboxes = hub.inboxes
@@ -34,6 +35,7 @@ class CriticalLane:
         self.pinned: dict[Session, str] = {}  # where their threads run
         self.latency = Histogram()  # from ring to ring, of some; as their receivers say
         self.taken = 0
+        self.operations: dict[str, int] = {}  # that senders have submitted to io_uring, as they say
         self.invite: Callable[[Session], bool] = lambda session: False  # ask it to attach; whether it may still do so
         self.look_again: Callable[[], None] = lambda: None  # something is out whose delivery nobody rings for
 
@@ -47,14 +49,21 @@ class CriticalLane:
         """How it carries them now, or why it can't."""
         if self._closed:
             return self._closed
-        pairs = [pair for pair in self._hub.pairs.by_number.values() if pair.lane is Priority.CRITICAL and pair.sender]
-        return f"shared memory, {len(pairs)} pair{'' if len(pairs) == 1 else 's'}; the unattached are relayed"
+        pairs = [pair for pair in self._hub.pairs.by_number.values() if pair.lane is self.priority and pair.sender]
+        how = f" {self._how}" if self._how else ""
+        return f"shared memory{how}, {len(pairs)} pair{'' if len(pairs) == 1 else 's'}; the unattached are relayed"
 
     def measured(self, taken: int, latencies_ns: list[int]) -> None:
         """A receiver says what it took."""
         self.taken += taken
         for latency_ns in latencies_ns:
             self.latency.record(latency_ns)
+
+    def submitted(self, counts: list[int]) -> None:
+        """A sender says what it had io_uring do."""
+        for kind, n in zip(OPERATIONS, counts, strict=False):
+            if n:
+                self.operations[kind] = self.operations.get(kind, 0) + n
 
     def send(self, session: Session, verb: Send, now: float) -> None:
         """Relay one message."""

@@ -1,0 +1,133 @@
+"""One direct lane as this client reads it: its mailbox, and who has it, inbox() or a reader of its own."""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
+
+from agentd import _native
+from agentd.wire import grants
+from agentd.wire.errors import LaneBusy
+from agentd.wire.messages import Priority
+
+if TYPE_CHECKING:
+    from agentd_client._direct import Direct
+    from agentd_client._pairs import DirectRecord, Incoming
+
+#: How long a reader's thread may take to come out of the mailbox.
+_OUT_S: Final = 5.0
+#: How often agentd is told what was taken, while something is.
+_MEASURED_S: Final = 1.0
+
+
+class Reading:
+    """Made with the client's part in the direct lanes, one a lane."""
+
+    def __init__(self, direct: Direct, lane: Priority, record: type[DirectRecord]) -> None:
+        self.direct = direct
+        self.lane = lane
+        self.number = grants.LANES[lane]
+        self._io = direct.io
+        self._record = record
+        self.mailbox = _native.Mailbox(record, self._finished, direct.asked_to_stop, 0)
+        self.reader: Any = None  # who has the lane: None is inbox() and receive()
+        self.pinned: grants.Pinned | None = None
+        self.interrupts = False  # who waits here is to look for agentd when that has gone
+        self._told_at = 0.0  # when agentd was last told what the mailbox took
+        self._told_taken = 0
+
+    def start(self) -> None:
+        """In the face's thread."""
+        if self.reader is None:
+            self._io.watch(self.mailbox.fileno(), self._rung)
+
+    def idle(self) -> grants.Idle:
+        """Whether this lane is read here."""
+        return grants.Idle(self.number, self.direct.taking)
+
+    # inbox() and receive(), if they have it.
+
+    def take(self) -> DirectRecord | None:
+        """The next message, if there is one."""
+        if self.reader is not None or self.mailbox.closed:
+            return None
+        taken: DirectRecord | None = self.mailbox.take()
+        return taken
+
+    def may_sleep(self) -> bool:
+        """Whether there is no mail here, and a doorbell will ring when there is."""
+        if self.reader is not None or self.mailbox.closed:
+            return True
+        if self.mailbox.sampled:
+            self.tell_measured()
+        return self.mailbox.arm()
+
+    def _rung(self) -> None:
+        if self.reader is None:
+            self.mailbox.disarm()
+            self.direct.mail_came()
+            if not self.direct.closed:
+                self.mailbox.sweep()
+
+    # A reader of its own.
+
+    def occupy(self, reader: Any) -> None:
+        """It is read by somebody else than inbox() from now on."""
+        if self.reader is not None:
+            raise LaneBusy(f"Another receiver of this client reads the {self.lane.value} lane", "Close that one first.")
+        self.reader = reader
+        self._io.soon(self._give_it_away)
+
+    def _give_it_away(self) -> None:
+        if self.reader is not None and not self.mailbox.closed:
+            self._io.unwatch(self.mailbox.fileno())
+
+    def vacate(self, reader: Any) -> None:
+        """inbox() has it again."""
+        if self.reader is reader and not self.mailbox.closed:
+            self.reader = None
+            self.mailbox.spin_ns = 0
+            self.mailbox.makes(self._record)
+            self._io.soon(self._have_it_back)
+
+    def _have_it_back(self) -> None:
+        if self.reader is None and not self.mailbox.closed:
+            self._io.watch(self.mailbox.fileno(), self._rung)
+            self.direct.look_for_mail()
+
+    # Both.
+
+    def _finished(self, incoming: Incoming) -> None:
+        """Its sender is gone and it is empty, or it is no ring any more."""
+        self.direct.let_go(incoming)
+
+    def tell_measured(self) -> None:
+        """How long messages took, once a second at most; called where something was taken."""
+        now = monotonic()
+        if now - self._told_at < _MEASURED_S:
+            return
+        self._told_at = now
+        taken = self.mailbox.n_taken
+        self.direct.watcher.say(grants.Measured(self.number, taken - self._told_taken, self.mailbox.samples()))
+        self._told_taken = taken
+
+    def read_no_more(self) -> bool:
+        """Have the reader's thread come out. Whether nobody is in the mailbox any more."""
+        if self.mailbox.closed:
+            return not self.mailbox.busy
+        if self.reader is not None:
+            self.reader.stop()
+        self._io.unwatch(self.mailbox.fileno())
+        self.mailbox.close()
+        return self.leave_alone()
+
+    def leave_alone(self) -> bool:
+        """Have the thread that reads there, if there is one, come out: at once, but for the interpreter's turn. Then
+        nobody is in there. False where it is held up in there, as only a debugger could."""
+        until = monotonic() + _OUT_S
+        while self.mailbox.busy:
+            if monotonic() >= until:
+                return False
+            self.mailbox.interrupt()
+            sleep(0.0002)
+        return True
