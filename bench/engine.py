@@ -1,4 +1,4 @@
-"""What the io_uring engine costs: in C (engine.c over native/), from Python, and in an event loop beside threads.
+"""What the io_uring engine costs: in C (engine.c and doorbells.c over native/), from Python, and in an event loop.
 
     python bench/engine.py [--json] [--smoke] [--runs 5]
 
@@ -21,28 +21,46 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+import machine
+
 from agentd import _native
 from agentd_client._engine import Engine, open_engine
 
 _HERE = Path(__file__).parent
 _NATIVE = _HERE.parent / "native"
-_PARTS = ("clock", "pair", "ring", "uring", "uring_setup", "uring_stop")
+_PARTS = ("clock", "pair", "ring", "uring", "uring_doorbell", "uring_setup", "uring_stop")
 _ONE = (1).to_bytes(8, sys.byteorder)
+
+
+def _run(home: Path, name: str, *args: object) -> dict[str, float]:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return {}
+    program = home / name
+    if not program.exists():
+        sources = [str(_HERE / f"{name}.c"), *(str(_NATIVE / f"{part}.c") for part in _PARTS)]
+        flags = ["-O2", "-std=gnu11", "-pthread", "-I", str(_NATIVE)]
+        subprocess.run([compiler, *flags, *sources, "-o", str(program)], check=True)
+    done = subprocess.run([program, *map(str, args)], check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def in_c(home: Path, span_ms: int) -> dict[str, float]:
     """Nanoseconds an operation, without Python."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    return {f"C: {what}": value for what, value in _run(home, "engine", span_ms).items()}
+
+
+def to_sleepers(home: Path, span_ms: int) -> dict[str, float]:
+    """Nanoseconds to wake them all, without Python, by both ways in turns; nothing where there is but one core."""
+    cores = machine.end_cores()
+    if cores is None:
         return {}
-    program = home / "engine"
-    if not program.exists():
-        sources = [str(_HERE / "engine.c"), *(str(_NATIVE / f"{part}.c") for part in _PARTS)]
-        flags = ["-O2", "-std=gnu11", "-pthread", "-I", str(_NATIVE)]
-        subprocess.run([compiler, *flags, *sources, "-o", str(program)], check=True)
-    done = subprocess.run([program, str(span_ms)], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return {f"C: {what}": value for what, value in found.items()}
+    return {
+        f"C: {n} asleep, {what}": value
+        for n, rounds in ((1, 30 * span_ms), (32, 6 * span_ms))
+        for what, value in _run(home, "doorbells", *cores, n, rounds).items()
+    }
 
 
 def _per_call(call: Callable[[], object], span_ms: int, n: int = 1) -> float:
@@ -161,7 +179,7 @@ def main() -> None:
             found: dict[str, Any] = inline_sync(options.directory, span_ms)
             found |= asyncio.run(in_a_loop(options.directory, span_ms, ring=False))
             if not refused:
-                found |= in_c(Path(home), span_ms) | bound(span_ms)
+                found |= in_c(Path(home), span_ms) | to_sleepers(Path(home), span_ms) | bound(span_ms)
                 found |= asyncio.run(in_a_loop(options.directory, span_ms, ring=True))
             for what, value in found.items():
                 figures.setdefault(what, []).append(value)

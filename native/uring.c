@@ -16,8 +16,19 @@
 /* A signal may interrupt each of several tries; more than that is no accident. */
 #define MAX_INTERRUPTIONS 16
 
-/* Its address is the thread's name. */
-static _Thread_local char this_thread;
+/*
+ * A thread's name, which no later thread has: one at the same address would be let in, and has other rings behind the
+ * same numbers.
+ */
+static uint64_t this_thread(void)
+{
+    static _Atomic uint64_t n_threads;
+    static _Thread_local uint64_t number;
+
+    if (!number)
+        number = atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed) + 1;
+    return number;
+}
 
 static const uint8_t opcodes[URING_N_KINDS] = {
     [URING_NOP] = IORING_OP_NOP,     [URING_READ] = IORING_OP_READ,     [URING_WRITE] = IORING_OP_WRITE,
@@ -28,14 +39,14 @@ int uring_start(struct uring *uring, const struct uring_memory *memory, uint32_t
 {
     pair_watch_forks();
     uring->forks = pair_forks;
+    uring->owner = this_thread();
     uring->slots = calloc(n_slots, sizeof *uring->slots);
     uring->order = calloc(memory->sq_entries, sizeof *uring->order);
     if (!uring->slots || !uring->order)
         return -ENOMEM;
     uring->memory = *memory;
     uring->enter = enter;
-    uring->owner = &this_thread;
-    uring->n_slots = n_slots;
+    uring->n_slots = uring->n_free = n_slots;
     uring->sq_head = atomic_load_explicit(memory->sq_head, memory_order_relaxed);
     uring->sq_tail = uring->sq_published = uring->sq_head;
     uring->cq_head = atomic_load_explicit(memory->cq_head, memory_order_relaxed);
@@ -44,13 +55,18 @@ int uring_start(struct uring *uring, const struct uring_memory *memory, uint32_t
     return 0;
 }
 
+bool uring_is_owner(const struct uring *uring)
+{
+    return uring->forks == pair_forks && uring->owner == this_thread();
+}
+
 int uring_check(const struct uring *uring)
 {
     if (uring->forks != pair_forks)
         return -ESTALE;
     if (!uring->enter)
         return -EBADF;
-    if (uring->owner != &this_thread)
+    if (!uring_is_owner(uring))
         return -EEXIST;
     return uring->broken ? -EPROTO : 0;
 }
@@ -64,6 +80,7 @@ void uring_free_slot(struct uring *uring, uint32_t number)
         slot->generation = 1;
     slot->next_free = uring->first_free;
     uring->first_free = number;
+    uring->n_free++;
 }
 
 static uint32_t sq_room(const struct uring *uring)
@@ -85,9 +102,9 @@ uint32_t uring_queued(const struct uring *uring)
 
 uint32_t uring_room(const struct uring *uring)
 {
-    uint32_t places = sq_room(uring), slots = uring->n_slots - uring->n_in_flight - uring_queued(uring);
+    uint32_t places = sq_room(uring);
 
-    return places < slots ? places : slots;
+    return places < uring->n_free ? places : uring->n_free;
 }
 
 static bool is_request(const struct uring_request *request)
@@ -165,11 +182,13 @@ int uring_queue(struct uring *uring, const struct uring_request *request, uint64
         return -EAGAIN;
     slot = &uring->slots[number];
     uring->first_free = slot->next_free;
+    uring->n_free--;
     slot->length = (uint32_t)request->length;
     slot->kind = (uint8_t)request->kind;
     slot->state = SLOT_QUEUED;
     slot->link = request->link;
     slot->severed = false;
+    uring->chain_open = request->link;
     *token = (uint64_t)slot->generation << 32 | number;
     fill(sqe, request);
     sqe->user_data = *token;
@@ -186,7 +205,8 @@ static bool note_taken(struct uring *uring, uint32_t head)
     for (; uring->sq_head != head; uring->sq_head++) {
         uint32_t number = uring->order[uring->sq_head & (uring->memory.sq_entries - 1)];
 
-        if (number == NO_SLOT)
+        uring->counts.submitted[URING_DOORBELL] += number == DOORBELL_SLOT;
+        if (!uring_is_slot(number))
             continue;
         uring->slots[number].state = SLOT_IN_FLIGHT;
         uring->counts.submitted[uring->slots[number].kind]++;
@@ -203,7 +223,7 @@ static void sever(struct uring *uring)
 {
     uint32_t mask = uring->memory.sq_entries - 1, place = uring->sq_head, number = uring->order[(place - 1) & mask];
 
-    for (; number != NO_SLOT && uring->slots[number].link && place != uring->sq_tail; place++) {
+    for (; uring_is_slot(number) && uring->slots[number].link && place != uring->sq_tail; place++) {
         struct io_uring_sqe *sqe = &uring->memory.sqes[place & mask];
         uint64_t token = sqe->user_data;
 
@@ -212,7 +232,7 @@ static void sever(struct uring *uring)
         sqe->opcode = IORING_OP_NOP;
         sqe->fd = -1;
         sqe->user_data = token;
-        if (number != NO_SLOT)
+        if (uring_is_slot(number)) /* any completion of a doorbell is its failure */
             uring->slots[number].severed = true;
     }
 }
@@ -220,6 +240,7 @@ static void sever(struct uring *uring)
 static void publish(struct uring *uring)
 {
     uring->sq_published = uring->sq_tail;
+    uring->chain_open = false;
     /* PAIRS WITH the kernel's acquire of the tail, before it reads the SQEs. */
     atomic_store_explicit(uring->memory.sq_tail, uring->sq_tail, memory_order_release);
 }
@@ -302,6 +323,10 @@ static bool take_one(struct uring *uring, const struct io_uring_cqe *cqe, struct
 
     if (cqe->user_data == CLOSING)
         return false;
+    if (cqe->user_data == DOORBELL) {
+        uring_note_doorbell(uring, cqe);
+        return false;
+    }
     if (number >= uring->n_slots || uring->slots[number].state != SLOT_IN_FLIGHT ||
         uring->slots[number].generation != cqe->user_data >> 32 || (cqe->flags & IORING_CQE_F_MORE)) {
         uring->counts.unexpected++;

@@ -24,7 +24,17 @@ struct io_uring_cqe;
 
 enum { URING_MAX_ENTRIES = 4096 };
 
-enum uring_kind { URING_NOP, URING_READ, URING_WRITE, URING_FSYNC, URING_POLL, URING_CANCEL, URING_N_KINDS };
+/* A doorbell is no request: it has no token, and only its failure is told, by a count. See uring_ring(). */
+enum uring_kind {
+    URING_NOP,
+    URING_READ,
+    URING_WRITE,
+    URING_FSYNC,
+    URING_POLL,
+    URING_CANCEL,
+    URING_DOORBELL,
+    URING_N_KINDS,
+};
 
 struct uring_shape {
     uint32_t entries;     /* how many can be queued for one submission; rounded up to a power of two */
@@ -56,7 +66,7 @@ struct uring_completion {
 struct uring_counts {
     uint64_t submitted[URING_N_KINDS];
     uint64_t completed[URING_N_KINDS];
-    uint64_t failed[URING_N_KINDS]; /* of those completed */
+    uint64_t failed[URING_N_KINDS]; /* of those completed, which of the doorbells are these alone */
     uint64_t unexpected;            /* completions of no request under way, or that say what can't be */
     uint64_t lost;                  /* that the kernel had no memory for */
     uint64_t enters;                /* system calls */
@@ -82,15 +92,19 @@ struct uring {
     uint32_t setup_flags; /* what the kernel granted */
     bool restricted;      /* it accepts nothing but the kinds above */
     bool broken;          /* its memory is no ring any more */
+    bool skips;           /* it can be asked to say nothing of what succeeds */
+    bool chain_open;      /* what was queued last waits for its successor */
+    int enter_fd;         /* for its owner's calls: the descriptor, or its number among those registered */
+    uint32_t enter_flags;
     uint32_t forks;
-    const void *owner;
+    uint64_t owner;
     uring_enter *enter;
     struct uring_memory memory;
     uint32_t sq_head;      /* up to here they were taken */
     uint32_t sq_published; /* up to here the kernel may take them */
     uint32_t sq_tail;      /* up to here they are queued */
     uint32_t cq_head;
-    uint32_t n_slots, n_in_flight, first_free;
+    uint32_t n_slots, n_in_flight, n_free, first_free;
     struct uring_slot *slots;
     uint32_t *order; /* the slots of the SQEs */
     struct uring_counts counts;
@@ -108,6 +122,9 @@ const char *uring_refusal(int error);
 
 /* The end of opening, and all of it for a test: the engine over that memory. -ENOMEM. */
 int uring_start(struct uring *uring, const struct uring_memory *memory, uint32_t n_slots, uring_enter *enter);
+
+/* Whether the caller is the thread that opened it, in that process. */
+bool uring_is_owner(const struct uring *uring);
 
 /* 0, or why the caller can't use it: -ESTALE, -EBADF it is closed, -EEXIST another thread's, -EPROTO it is broken. */
 int uring_check(const struct uring *uring);
@@ -127,6 +144,32 @@ uint32_t uring_queued(const struct uring *uring);
  * -EAGAIN, -EBUSY: the kernel took none for now, and they stay queued: reap, and submit again; or another -errno.
  */
 int uring_submit(struct uring *uring);
+
+/*
+ * Ring the doorbells of others: eventfds that are EFD_NONBLOCK, in one submission, together with what is queued. How
+ * many rang: the first so many, the rest is the caller's to ring by write(2). None where the engine can't be used, is
+ * full, an open chain would take them for its successors, or no completion can be spared. Nothing of it stays queued,
+ * and where the kernel has no thread they may be closed at once.
+ */
+uint32_t uring_ring(struct uring *uring, const int *bells, uint32_t n);
+
+/*
+ * Queue a doorbell as the end of a chain, where it rings when all before it has succeeded. -EAGAIN: no place;
+ * -EOPNOTSUPP: no completion can be spared here; or as uring_check(). It must stay open until the chain has ended.
+ */
+int uring_queue_doorbell(struct uring *uring, int bell);
+
+/*
+ * Whether a doorbell that was rung may be closed, its number perhaps another file's soon: at once, where the kernel has
+ * no thread; else when that has taken what was submitted, which is waited for a moment.
+ */
+bool uring_await_taken(struct uring *uring);
+
+/* Whether the kernel has a thread that takes what is submitted; whether it has one that is asleep by now, so that a
+ * submission would cost a system call that wakes it. False where the caller can't use the engine.
+ */
+bool uring_has_thread(const struct uring *uring);
+bool uring_sleeps(const struct uring *uring);
 
 /* Completions, at most so many: how many, or -errno. Never waits. The descriptor is readable when there are some. */
 int uring_reap(struct uring *uring, struct uring_completion *completions, uint32_t max);

@@ -24,10 +24,11 @@ static uint32_t take_back(struct uring *uring, struct uring_completion *completi
 
     for (uint32_t place = from; place != uring->sq_tail; place++) {
         uint32_t number = uring->order[place & (uring->memory.sq_entries - 1)];
-        struct uring_slot *slot = &uring->slots[number];
+        struct uring_slot *slot;
 
-        if (number == NO_SLOT)
+        if (!uring_is_slot(number))
             continue;
+        slot = &uring->slots[number];
         completions[n++] = (struct uring_completion){
             .token = (uint64_t)slot->generation << 32 | number,
             .result = -ECANCELED,
@@ -73,7 +74,7 @@ int uring_stop(struct uring *uring, int timeout_ms, struct uring_completion *com
     if (error)
         return error;
     *n = take_back(uring, completions);
-    while (uring->n_in_flight > 0) {
+    while (uring->n_in_flight > 0 || !uring_is_taken(uring)) {
         int64_t left_ms = (until_ns - clock_monotonic_ns()) / 1000000;
         struct pollfd ready = {.fd = uring->fd, .events = POLLIN};
         int reaped;
@@ -82,7 +83,7 @@ int uring_stop(struct uring *uring, int timeout_ms, struct uring_completion *com
         reaped = uring_reap(uring, completions + *n, uring->n_slots - *n);
         if (reaped > 0)
             *n += (uint32_t)reaped;
-        if (uring->n_in_flight == 0 || left_ms <= 0 || (reaped < 0 && uring->broken))
+        if ((uring->n_in_flight == 0 && uring_is_taken(uring)) || left_ms <= 0 || (reaped < 0 && uring->broken))
             break;
         if (reaped <= 0)
             poll(&ready, 1, left_ms < ROUND_MS ? (int)left_ms : ROUND_MS);

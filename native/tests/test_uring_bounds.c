@@ -22,8 +22,11 @@ static void *use_from_another_thread(void *argument)
 
     CHECK(uring_queue(uring, &nop, &token) == -EEXIST && uring_submit(uring) == -EEXIST);
     CHECK(uring_reap(uring, &completion, 1) == -EEXIST && uring_stop(uring, 0, &completion, &n) == -EEXIST);
-    if (uring->setup_flags & IORING_SETUP_SINGLE_ISSUER) /* and so says the kernel */
-        CHECK(uring->enter(uring, 1, 0) == -EEXIST);
+    if (uring->setup_flags & IORING_SETUP_SINGLE_ISSUER) { /* and so says the kernel */
+        struct uring by_descriptor = {.enter_fd = uring->fd};
+
+        CHECK(uring->enter(&by_descriptor, 1, 0) == -EEXIST);
+    }
     return NULL;
 }
 

@@ -25,6 +25,8 @@ static uint64_t wanted[SLOTS];
 static int32_t answers[SLOTS];
 static bool answered[SLOTS];
 static uint64_t lies, told;
+/* Doorbells that the kernel took, and those that it says have failed. */
+static uint64_t doorbells, dumb;
 
 static uint32_t any(uint32_t n)
 {
@@ -111,6 +113,15 @@ static int enter(struct uring *uring, uint32_t to_submit, uint32_t flags)
             say(CLOSING, 0, 0);
             continue;
         }
+        if (kernel.sqes[head % ENTRIES].user_data == DOORBELL) {
+            bool is_cut_off = kernel.sqes[head % ENTRIES].opcode == IORING_OP_NOP;
+
+            CHECK(is_cut_off || kernel.sqes[head % ENTRIES].flags == IOSQE_CQE_SKIP_SUCCESS);
+            doorbells++;
+            if (is_cut_off || any(4) == 0)
+                dumb += say(DOORBELL, is_cut_off ? 0 : -EBADF, 0);
+            continue;
+        }
         CHECK(kernel.n_held < SLOTS);
         kernel.held[kernel.n_held++] = kernel.sqes[head % ENTRIES];
     }
@@ -156,11 +167,26 @@ static void expect(const struct uring_completion *completion, bool stopped)
     told++;
 }
 
+static void ring_any(struct uring *uring)
+{
+    static const int bells[3] = {5, 6, 7};
+    uint32_t queued = uring_queued(uring), room = ENTRIES - queued, n = any(4), rang;
+
+    if (any(2)) {
+        CHECK(uring_queue_doorbell(uring, 5) == (room ? 0 : -EAGAIN));
+        return;
+    }
+    rang = uring_ring(uring, bells, n);
+    CHECK(rang <= n && rang <= room);
+    CHECK(rang == 0 || uring_queued(uring) == 0); /* they are the last */
+    CHECK(uring_queued(uring) <= queued);
+}
+
 static void queue_any(struct uring *uring)
 {
     static char buffer[64];
     struct uring_request request = {
-        .kind = (enum uring_kind)any(URING_N_KINDS), .buffer = buffer, .length = any(64), .link = any(4) == 0};
+        .kind = (enum uring_kind)any(URING_DOORBELL), .buffer = buffer, .length = any(64), .link = any(4) == 0};
     uint64_t token;
     uint32_t room = uring_room(uring);
     int error = uring_queue(uring, &request, &token);
@@ -181,6 +207,15 @@ static uint32_t count_wanted(void)
     return n;
 }
 
+static uint32_t queued_doorbells(const struct uring *uring)
+{
+    uint32_t n = 0;
+
+    for (uint32_t place = uring->sq_head; place != uring->sq_tail; place++)
+        n += uring->order[place % ENTRIES] == DOORBELL_SLOT;
+    return n;
+}
+
 static void test_random_completions(uint32_t position)
 {
     struct uring uring = start(position);
@@ -188,11 +223,12 @@ static void test_random_completions(uint32_t position)
     uint64_t queued = 0;
     uint32_t n;
 
-    lies = told = 0;
+    lies = told = doorbells = dumb = 0;
+    uring.skips = true;
     for (int step = 0; step < STEPS; step++) {
         int result = 0;
 
-        switch (any(4)) {
+        switch (any(5)) {
         case 0:
             result = uring_submit(&uring);
             CHECK(result >= 0 || result == -EAGAIN || result == -EBUSY || result == -EINTR);
@@ -204,10 +240,13 @@ static void test_random_completions(uint32_t position)
             for (int i = 0; i < result; i++)
                 expect(&completions[i], false);
             break;
+        case 2:
+            ring_any(&uring);
+            break;
         default:
             queue_any(&uring);
         }
-        CHECK(count_wanted() == uring.n_in_flight + uring_queued(&uring));
+        CHECK(count_wanted() + queued_doorbells(&uring) == uring.n_in_flight + uring_queued(&uring));
     }
     kernel.honest = true;
     queued = count_wanted();
@@ -216,6 +255,8 @@ static void test_random_completions(uint32_t position)
         expect(&completions[i], true);
     CHECK(count_wanted() == 0 && uring.n_in_flight == 0 && lies > 0);
     CHECK(uring.counts.unexpected == lies && told > STEPS / 4);
+    CHECK(uring.counts.submitted[URING_DOORBELL] == doorbells && doorbells > STEPS / 16);
+    CHECK(uring.counts.failed[URING_DOORBELL] == dumb && uring.counts.completed[URING_DOORBELL] == dumb && dumb > 0);
     uring_close(&uring);
 }
 
@@ -275,6 +316,10 @@ static void test_impossible(void)
     CHECK(uring.counts.unexpected == 3);
     atomic_store(&kernel.cq_tail, atomic_load(&kernel.cq_head) + COMPLETIONS + 1);
     CHECK(uring_reap(&uring, &completion, 1) == -EPROTO && uring_submit(&uring) == -EPROTO);
+    uring_close(&uring);
+    uring = start(0);
+    CHECK(say(DOORBELL, -EBADF, 0) && uring_reap(&uring, &completion, 1) == 0); /* none was rung */
+    CHECK(uring.counts.unexpected == 1 && uring.counts.failed[URING_DOORBELL] == 0);
     uring_close(&uring);
     uring = start(0);
     atomic_store(&kernel.sq_head, 1);
