@@ -107,6 +107,10 @@ class Channel:
     def is_delivered(self, position: int, /) -> bool:
         """Whether the receiver has taken the record there; once this is closed, whether it had."""
 
+    def ring_by(self, doorbells: Doorbells | None, /) -> None:
+        """Ring through these from now on; None: by write(2), each record by itself, as from the start. With doorbells
+        over an engine `send` and `ask` raise RuntimeError in another thread than the engine's."""
+
     def arm(self) -> None:
         """The receiver is to ring our doorbell when it says something. Look at `verdicts` once more before you wait."""
 
@@ -308,6 +312,11 @@ class Engine:
     def nop(self) -> int:
         """Queue what does nothing."""
 
+    def doorbell(self, fd: int, /) -> None:
+        """Queue the ringing of an eventfd that is EFD_NONBLOCK, as the end of a chain: when all before it succeeded.
+        Must stay open until the chain has ended. No token, and no completion is told; one that failed, as after a
+        broken chain, is counted. OSError EOPNOTSUPP before Linux 5.17."""
+
     def submit(self) -> int:
         """Hand over all that is queued, in one system call: how many left. Keeps the GIL; what need not wait is done in
         this call. OSError EAGAIN or EBUSY: the kernel takes none for now, they stay queued; reap and submit again."""
@@ -322,10 +331,39 @@ class Engine:
         """Readable when there is something to reap."""
 
     def counts(self) -> dict[str, Any]:
-        """`submitted`, `completed` and `failed` (which are among the completed) by kind; `in_flight`, `queued`, and
+        """`submitted`, `completed` and `failed` (which are among the completed) by kind, where a doorbell that rang is
+        not told, so that its `completed` are those that could not; `in_flight`, `queued`, and
         `enters`, how many system calls that took. `unexpected`: completions that fit no request; `lost`: those that
         the kernel had no memory for. Both are 0, always."""
 
     def close(self) -> list[tuple[int, int]]:
         """End every request, and tell of them as `reap`. What is under way is cancelled and waited for, with the GIL
         released, 5 s at most; a buffer that the kernel still has after that is never freed. Twice does no harm."""
+
+class Doorbells:
+    """What the channels of one sender ring through (`Channel.ring_by`): together, so that several sleeping receivers
+    cost one system call, and a burst wakes each of them once.
+
+    Outside a burst each record is published as it is written, and a receiver that sleeps is rung at once. In a burst
+    records are in the ring at once, and an awake receiver may take them; who sleeps is rung by the flush: after 64
+    records of all channels together, with a record 1 ms or more after the first that is not flushed, when a ring is
+    full, and at the end. A channel that closes in a burst is flushed by that.
+
+    engine: flushes leave in one submission of it, together with what is queued there. One receiver outside a burst is
+    rung by write(2), which is cheaper alone. None, an engine that is closed, without room or with an open chain: by
+    write(2), each. An engine with a thread of the kernel rings without a system call while that is awake, one receiver
+    too; while it sleeps fewer than sqpoll_burst doorbells are rung by write(2), since waking it costs more.
+
+    Over an engine it belongs to the engine's thread: RuntimeError in another, and in a child process.
+    """
+
+    def __new__(cls, engine: Engine | None, sqpoll_burst: int = 8) -> Self: ...
+    def begin(self) -> None:
+        """A burst begins. Bursts in bursts are one."""
+
+    def end(self) -> None:
+        """A burst ends; with the outermost one all is published. ValueError where none has begun."""
+
+    def counts(self) -> dict[str, Any]:
+        """Doorbells rung `by_write` and `by_engine`; `submissions` of the engine that took; `bursts`, the outermost
+        ones; `flushes` that had something to publish by what brought them about: `records`, `time`, `full`, `end`."""

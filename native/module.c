@@ -117,8 +117,9 @@ PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 
 static int native_exec(PyObject *module)
 {
-    return add_channel(module) < 0 || add_incoming(module) < 0 || add_mailbox(module) < 0 || add_engine(module) < 0 ? -1
-                                                                                                                    : 0;
+    if (add_channel(module) < 0 || add_incoming(module) < 0 || add_mailbox(module) < 0)
+        return -1;
+    return add_engine(module) < 0 || add_doorbells(module) < 0 ? -1 : 0;
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg)
@@ -127,6 +128,8 @@ static int native_traverse(PyObject *module, visitproc visit, void *arg)
 
     Py_VISIT(state->record);
     Py_VISIT(state->incoming);
+    Py_VISIT(state->engine);
+    Py_VISIT(state->doorbells);
     return 0;
 }
 
@@ -136,6 +139,8 @@ static int native_clear(PyObject *module)
 
     Py_CLEAR(state->record);
     Py_CLEAR(state->incoming);
+    Py_CLEAR(state->engine);
+    Py_CLEAR(state->doorbells);
     return 0;
 }
 

@@ -15,6 +15,8 @@
 struct module_state {
     PyTypeObject *record;
     PyTypeObject *incoming;
+    PyTypeObject *engine;
+    PyTypeObject *doorbells;
 };
 
 extern struct PyModuleDef native_module;
@@ -39,6 +41,15 @@ int add_channel(PyObject *module);
 int add_incoming(PyObject *module);
 int add_mailbox(PyObject *module);
 int add_engine(PyObject *module);
+int add_doorbells(PyObject *module);
+
+/* Why an engine, or doorbells over one, can't do it, as an exception: NULL. */
+PyObject *raise_engine(int error);
+
+struct uring;
+
+/* What is inside an Engine, as long as that lives. */
+struct uring *engine_uring(PyObject *engine);
 
 /* The receiver's end of a pair: Incoming, in module_incoming.c. */
 struct incoming {

@@ -1,5 +1,6 @@
 /* Channel: the sender's end of a pair, as Python sees it. What each method promises stands in agentd/_native.pyi. */
 #include "module.h"
+#include "module_doorbells.h"
 
 #include <time.h>
 #include <unistd.h>
@@ -7,12 +8,16 @@
 struct channel {
     PyObject_HEAD struct pair pair;
     int doorbell_fd; /* of the receiver */
+    /* The kernel may still ring it: never closed, or it would write into whatever has that number next. */
+    char doorbell_is_lent;
     int closed;
     int ended; /* the receiver is gone, by other evidence than its gate */
     uint64_t sent;
-    uint64_t read_to; /* by the receiver, once it is closed */
-    PyObject *encode; /* what is neither bytes nor str becomes (content, bytes) */
-    PyObject *refuse; /* raises what an errno and a size mean */
+    uint64_t read_to;            /* by the receiver, once it is closed */
+    PyObject *encode;            /* what is neither bytes nor str becomes (content, bytes) */
+    PyObject *refuse;            /* raises what an errno and a size mean */
+    struct doorbells *doorbells; /* what it rings through, or NULL: by write(2) */
+    struct bell bell;
 };
 
 static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
@@ -23,6 +28,7 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UN
     if (!self)
         return NULL;
     self->doorbell_fd = -1;
+    self->bell = (struct bell){.pair = &self->pair, .fd = &self->doorbell_fd};
     self->closed = 1;
     if (attach_from_args(args, &self->pair, PAIR_SENDER, &self->doorbell_fd, &more) < 0)
         goto failed;
@@ -69,6 +75,15 @@ static uint64_t wall_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* What is written is in the ring: whoever sleeps is to read it, now or at the end of a burst. */
+static void announce(struct channel *self, uint64_t now_ns)
+{
+    if (self->doorbells)
+        doorbells_sent(self->doorbells, &self->bell, now_ns);
+    else if (pair_publish(&self->pair))
+        ring_doorbell(self->doorbell_fd);
+}
+
 /* One record: its position, or -errno. */
 static int64_t write_record(
     struct channel *self, const struct record_header *header, uint64_t deadline_ns, const void *details,
@@ -80,24 +95,29 @@ static int64_t write_record(
     uint64_t position;
     int error = may_send(self);
 
+    if (!error && self->doorbells)
+        error = doorbells_check(self->doorbells);
     if (error)
         return error;
     if (body_bytes > (Py_ssize_t)RING_MAX_CAPACITY)
         return -EMSGSIZE;
     error = ring_claim(ring, overhead + (uint32_t)body_bytes, &room);
+    if (error == -EAGAIN && self->doorbells)
+        doorbells_full(self->doorbells);
     if (error)
         return error;
     room = record_write(room, header, deadline_ns, details);
     memcpy(room, body, (size_t)body_bytes);
     position = ring_commit(ring, overhead + (uint32_t)body_bytes);
     self->sent++;
-    if (pair_publish(&self->pair))
-        ring_doorbell(self->doorbell_fd);
+    announce(self, header->sent_ns);
     return (int64_t)(position & INT64_MAX);
 }
 
 static PyObject *position_or_refusal(struct channel *self, int64_t position, Py_ssize_t size)
 {
+    if (position == -EEXIST) /* nothing that the other end or a limit has to do with */
+        return raise_engine(-EEXIST);
     return position < 0 ? refused(self, (int)position, size) : PyLong_FromLongLong(position);
 }
 
@@ -219,6 +239,23 @@ static PyObject *channel_is_delivered(struct channel *self, PyObject *position)
     return PyBool_FromLong(pair_is_delivered(&self->pair, value));
 }
 
+static PyObject *channel_ring_by(struct channel *self, PyObject *doorbells)
+{
+    struct module_state *state = PyModule_GetState(PyType_GetModuleByDef(Py_TYPE(self), &native_module));
+    struct doorbells *before = self->doorbells;
+
+    if (doorbells != Py_None && !PyObject_TypeCheck(doorbells, state->doorbells))
+        return PyErr_Format(PyExc_TypeError, "ring_by() takes Doorbells or None, not %R", doorbells);
+    self->doorbells = NULL;
+    if (before && doorbells_forget(before, &self->bell))
+        announce(self, 0);
+    if (before)
+        self->doorbell_is_lent |= !doorbells_are_rung(before);
+    self->doorbells = doorbells == Py_None ? NULL : (struct doorbells *)Py_NewRef(doorbells);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
 static PyObject *channel_arm(struct channel *self, PyObject *Py_UNUSED(unused))
 {
     if (!self->closed && pair_is_own(&self->pair))
@@ -253,12 +290,18 @@ static PyObject *channel_close(struct channel *self, PyObject *Py_UNUSED(unused)
     self->closed = 1;
     if (pair_is_own(&self->pair)) {
         pair_set_gate(&self->pair, PAIR_CLOSED, true);
+        /* What a burst has not published is published by this. */
         if (pair_publish(&self->pair))
             ring_doorbell(self->doorbell_fd);
         self->read_to = atomic_load_explicit(&self->pair.receiver_page->position, memory_order_acquire);
     }
+    if (self->doorbells) {
+        doorbells_forget(self->doorbells, &self->bell);
+        self->doorbell_is_lent |= !doorbells_are_rung(self->doorbells);
+    }
     pair_detach(&self->pair);
-    close(self->doorbell_fd);
+    if (!self->doorbell_is_lent)
+        close(self->doorbell_fd);
     Py_RETURN_NONE;
 }
 
@@ -270,6 +313,7 @@ static void channel_dealloc(struct channel *self)
     Py_XDECREF(channel_close(self, NULL));
     Py_CLEAR(self->encode);
     Py_CLEAR(self->refuse);
+    Py_CLEAR(self->doorbells);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -322,6 +366,7 @@ static PyMethodDef channel_methods[] = {
     {"ask", (PyCFunction)channel_ask, METH_VARARGS, PyDoc_STR("Write one record with all that it can have.")},
     {"verdicts", (PyCFunction)channel_verdicts, METH_NOARGS, PyDoc_STR("What became of records since last asked.")},
     {"is_delivered", (PyCFunction)channel_is_delivered, METH_O, PyDoc_STR("Whether it was taken.")},
+    {"ring_by", (PyCFunction)channel_ring_by, METH_O, PyDoc_STR("Through what it rings.")},
     {"arm", (PyCFunction)channel_arm, METH_NOARGS, PyDoc_STR("The receiver is to ring.")},
     {"disarm", (PyCFunction)channel_disarm, METH_NOARGS, PyDoc_STR("It need not.")},
     {"end", (PyCFunction)channel_end, METH_NOARGS, PyDoc_STR("The receiver is gone.")},

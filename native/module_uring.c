@@ -15,8 +15,7 @@ struct engine {
     struct uring_completion *completions;
 };
 
-/* Why the engine can't do it, as an exception: NULL. */
-static PyObject *raise_engine(int error)
+PyObject *raise_engine(int error)
 {
     switch (-error) {
     case EEXIST:
@@ -165,6 +164,16 @@ static PyObject *engine_nop(struct engine *self, PyObject *Py_UNUSED(unused))
     return queue(self, &request, NULL);
 }
 
+static PyObject *engine_doorbell(struct engine *self, PyObject *fd)
+{
+    int bell = _PyLong_AsInt(fd), error;
+
+    if (bell == -1 && PyErr_Occurred())
+        return NULL;
+    error = uring_queue_doorbell(&self->uring, bell);
+    return error ? raise_engine(error) : Py_NewRef(Py_None);
+}
+
 static PyObject *engine_submit(struct engine *self, PyObject *Py_UNUSED(unused))
 {
     int n = uring_submit(&self->uring);
@@ -262,8 +271,9 @@ static PyObject *engine_fileno(struct engine *self, PyObject *Py_UNUSED(unused))
 static PyObject *by_kind(const uint64_t *counts)
 {
     return Py_BuildValue(
-        "{sKsKsKsKsKsK}", "nop", counts[URING_NOP], "read", counts[URING_READ], "write", counts[URING_WRITE], "fsync",
-        counts[URING_FSYNC], "poll", counts[URING_POLL], "cancel", counts[URING_CANCEL]);
+        "{sKsKsKsKsKsKsK}", "nop", counts[URING_NOP], "read", counts[URING_READ], "write", counts[URING_WRITE], "fsync",
+        counts[URING_FSYNC], "poll", counts[URING_POLL], "cancel", counts[URING_CANCEL], "doorbell",
+        counts[URING_DOORBELL]);
 }
 
 static PyObject *engine_counts(struct engine *self, PyObject *Py_UNUSED(unused))
@@ -289,6 +299,7 @@ static PyMethodDef engine_methods[] = {
     {"fsync", (PyCFunction)engine_fsync, METH_VARARGS, PyDoc_STR("Queue a sync of a file.")},
     {"poll", (PyCFunction)engine_poll, METH_VARARGS, PyDoc_STR("Queue a wait for a descriptor.")},
     {"cancel", (PyCFunction)engine_cancel, METH_O, PyDoc_STR("Queue the cancellation of another.")},
+    {"doorbell", (PyCFunction)engine_doorbell, METH_O, PyDoc_STR("Queue the end of a chain: a doorbell.")},
     {"nop", (PyCFunction)engine_nop, METH_NOARGS, PyDoc_STR("Queue nothing.")},
     {"submit", (PyCFunction)engine_submit, METH_NOARGS, PyDoc_STR("Hand over what is queued.")},
     {"reap", (PyCFunction)engine_reap, METH_NOARGS, PyDoc_STR("What has completed.")},
@@ -327,8 +338,13 @@ static PyType_Spec engine_spec = {
 
 int add_engine(PyObject *module)
 {
-    PyTypeObject *type = add_type(module, &engine_spec);
+    struct module_state *state = PyModule_GetState(module);
 
-    Py_XDECREF(type);
-    return type ? 0 : -1;
+    state->engine = add_type(module, &engine_spec);
+    return state->engine ? 0 : -1;
+}
+
+struct uring *engine_uring(PyObject *engine)
+{
+    return &((struct engine *)engine)->uring;
 }

@@ -57,7 +57,7 @@ def test_native_requests(native: _native.Engine, tmp_path: Path) -> None:
     assert (
         counts["submitted"]
         == counts["completed"]
-        == {"nop": 1, "read": 1, "write": 1, "fsync": 1, "poll": 0, "cancel": 0}
+        == {"nop": 1, "read": 1, "write": 1, "fsync": 1, "poll": 0, "cancel": 0, "doorbell": 0}
     )
     assert (counts["unexpected"], counts["lost"], counts["in_flight"], counts["queued"]) == (0, 0, 0, 0)
     os.close(fd)

@@ -17,7 +17,7 @@ from agentd_client._engine import ReadableBuffer, Request, WriteableBuffer
 T = TypeVar("T")
 
 _THREADS: Final = 4
-_KINDS: Final = ("nop", "read", "write", "fsync", "poll", "cancel")
+_KINDS: Final = ("nop", "read", "write", "fsync", "poll", "cancel", "doorbell")
 _MAX_ENTRIES: Final = 4096
 _NOWAIT: Final = os.RWF_NOWAIT
 
