@@ -124,7 +124,7 @@ format: .venv/installed-check ## bring Python and C into the project's format
 	.venv/bin/clang-format -i $(c_files)
 
 ##@ Measure
-.PHONY: bench-normal bench-critical bench-smoke
+.PHONY: bench-normal bench-critical bench-high bench-smoke
 bench-normal: build .venv/installed-bench ## measure NORMAL beside NATS and Redis (installs both with apt-get)
 	@missing=; for rival in nats-server redis-server; do command -v $$rival >/dev/null || missing="$$missing $$rival"; done; \
 	[ -z "$$missing" ] || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $$missing; }
@@ -133,9 +133,13 @@ bench-normal: build .venv/installed-bench ## measure NORMAL beside NATS and Redi
 bench-critical: build .venv/tried-rivals ## measure CRITICAL beside the cache line and its rivals (installs clang-19 with apt-get)
 	.venv/bin/python bench/critical.py $(ARGS)
 
+bench-high: build ## measure HIGH beside CRITICAL, the cache line and write(2)
+	.venv/bin/python bench/high.py $(ARGS)
+
 bench-smoke: build ## run each measurement for a moment, without rivals: does it still work?
 	.venv/bin/python bench/normal.py --smoke $(ARGS)
 	.venv/bin/python bench/critical.py --smoke $(ARGS)
+	.venv/bin/python bench/high.py --smoke $(ARGS)
 	.venv/bin/python bench/engine.py --smoke $(ARGS)
 
 ##@ Housekeeping

@@ -1,8 +1,8 @@
-"""A part of critical.py: what a wake-up takes in asyncio, beside a bare eventfd, and beside a computing Python thread.
+"""A part of critical.py and high.py: what a wake-up takes in asyncio, beside a bare eventfd and beside a busy thread.
 
 The wakes themselves are sleeper.py's. A ratio is that of two medians of the same run and regime, whose wakes took turns
 one by one. Beside a computing thread nothing is promised: it keeps the interpreter, 5 ms at a time unless on_critical()
-has shortened that.
+has shortened that. Only the critical lane is asked for that.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ Wakes = tuple[list[int], list[int]]  # agentd's and the eventfd's, in nanosecond
 class Asleep:
     """What the runs gave."""
 
-    def __init__(self, result: report.Report) -> None:
+    def __init__(self, result: report.Report, lane: str) -> None:
         self._result = result
+        self._lane = lane
         self._p50_us = table.Table()
         self._samples: dict[tuple[str, str], Sampler] = {}
 
@@ -53,7 +54,7 @@ class Asleep:
         with ExitStack() as undo:
             ends = {}
             for way in WAYS:
-                ends[way] = PythonEnds(way, home / f"{run}-asleep-{way}", program=PROGRAM)
+                ends[way] = PythonEnds(f"{self._lane}/{way}", home / f"{run}-asleep-{way}", program=PROGRAM)
                 undo.callback(ends[way].close)
             turns = {way: _turn(end, _A_CHUNK, False) for way, end in ends.items()}
             for (way, regime), kept in play(turns, max(chunks.MIN_KEPT, round(2 * seconds / chunks.CHUNK_S))).items():
@@ -64,8 +65,8 @@ class Asleep:
                     bare += chunk.result[1]
                 self._add(run, way, regime, ours)
                 self._add(run, f"eventfd beside {way}", regime, bare)
-        for way in BUSY_WAYS:
-            end = PythonEnds(way, home / f"{run}-busy-{way}", program=PROGRAM)
+        for way in BUSY_WAYS if self._lane == "critical" else ():
+            end = PythonEnds(f"{self._lane}/{way}", home / f"{run}-busy-{way}", program=PROGRAM)
             try:
                 ours, bare = _turn(end, max(3, round(seconds * _BUSY_WAKES_A_S)), True)()
             finally:

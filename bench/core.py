@@ -1,8 +1,8 @@
-"""CRITICAL's C core, measured by critical.c: this builds that program over native/ and talks to it.
+"""The C core of the direct lanes, measured by critical.c: this builds that program over native/ and talks to it.
 
-The program is compiled on first use into a temporary directory, as the package builds the core: -O2, no flags of this
+A program is compiled on first use into a temporary directory, as the package builds the core: -O2, no flags of this
 machine. It reads the bare cache line with the same two processes, clock and loop as everything else, so it is the
-floor of critical.py too (`read`, as floor.Floor has it).
+floor of critical.py and high.py too (`read`, as floor.Floor has it).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,15 +26,16 @@ FLOOR_MS: Final = 5
 ATTEMPTS: Final = 4
 _HERE: Final = Path(__file__).parent
 _NATIVE: Final = _HERE.parent / "native"
-_SOURCES: Final = (_HERE / "critical.c", *(_NATIVE / f"{name}.c" for name in ("mailbox", "pair", "ring")))
+_PARTS: Final = ("mailbox", "pair", "ring")
 
 
-def build(program: Path, *flags: str) -> str:
-    """Why it could not be compiled; empty when it was."""
+def build(program: Path, *flags: str, parts: Sequence[str] = _PARTS) -> str:
+    """bench/ has a source of that name. Why it could not be compiled with those parts of native/; empty when it was."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return "it needs a C compiler"
-    files = ["-I", str(_NATIVE), *map(str, _SOURCES), "-o", str(program)]
+    sources = [str(_NATIVE / f"{part}.c") for part in parts]
+    files = ["-I", str(_NATIVE), str(_HERE / f"{program.name}.c"), *sources, "-o", str(program)]
     command = [compiler, "-O2", "-std=gnu11", "-pthread", *flags, *files]
     built = subprocess.run(command, capture_output=True, text=True)
     return built.stderr.strip() if built.returncode else ""
@@ -50,19 +51,24 @@ def undisturbed(attempt: Callable[[], tuple[float, bool]], smoke: bool) -> float
 
 
 class Core:
-    """The two C processes. `missing` says why there are none."""
+    """The two C processes, which have pairs of that lane. `missing` says why there are none."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, lane: str = "critical") -> None:
         self._program = home / "critical"
+        self._lane = lane
         self._cores = machine.end_cores()
-        self.missing = "two ends need two cores" if self._cores is None else build(self._program)
+        self.missing = ""
+        if self._cores is None:
+            self.missing = "two ends need two cores"
+        elif not self._program.exists():
+            self.missing = build(self._program)
         self._child: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Fresh processes: where their memory lies moves the figures by a tenth, so each run has its own."""
         self.close()
         assert self._cores is not None and not self.missing
-        self._child = process.spawn([str(self._program), *map(str, self._cores)])
+        self._child = process.spawn([str(self._program), *map(str, self._cores), self._lane])
 
     def read(self) -> Reading:
         """The floor now."""

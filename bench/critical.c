@@ -1,6 +1,8 @@
-/* CRITICAL's core between two processes on two cores, over the real ring, pair and mailbox; core.py drives it.
+/* The core of CRITICAL and HIGH between two processes on two cores that are both awake, over the real ring, pair and
+ * mailbox; core.py drives it.
  *
- * usage: critical CORE_A CORE_B. Each line on stdin, "WHAT MILLISECONDS", is answered by one line of JSON on stdout:
+ * usage: critical CORE_A CORE_B LANE (critical or high, whose pairs differ by the size of their rings). Each line on
+ * stdin, "WHAT MILLISECONDS", is answered by one line of JSON on stdout:
  *   {"trips": [[ns, how often], ...]}   floor, ring, record, crowded: round trips, each timed alone
  *   {"rate": N, "lost": M}              unfenced, batched, single, batched-records, large, memcpy: things a second
  *   {"ns": N, "lost": M}                enqueue, enqueue-record: what one costs its sender
@@ -11,7 +13,6 @@
  * come within two seconds, ends the program with status 1.
  */
 #define _GNU_SOURCE
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -169,21 +170,17 @@ static void measure_memcpy(const struct task *task, uint64_t span_ns)
     printf("{\"rate\": %.0f, \"lost\": %ld}\n", (double)n * 1e9 / (double)(ended - started), times_lost() - lost);
 }
 
-static void pin(const char *core)
-{
-    cpu_set_t set;
-
-    CPU_ZERO(&set);
-    CPU_SET((unsigned)atoi(core), &set);
-    check(sched_setaffinity(0, sizeof set, &set), "sched_setaffinity");
-}
-
 enum { FDS = CROWD + 2 }; /* one direction: the crowd's pairs, the quiet one, the one to itself */
+
+static enum pair_lane lane = PAIR_CRITICAL;
 
 static struct pair_shape shape_of(int number)
 {
     return (struct pair_shape){
-        .lane = PAIR_CRITICAL, .number = (uint64_t)number, .ring_capacity = 1 << 16, .verdict_capacity = 1 << 12};
+        .lane = lane,
+        .number = (uint64_t)number,
+        .ring_capacity = lane == PAIR_HIGH ? 1 << 20 : 1 << 16,
+        .verdict_capacity = 1 << 12};
 }
 
 static void attach(struct pair *pair, int fd, int number, enum pair_end end)
@@ -263,8 +260,9 @@ int main(int argc, char **argv)
     unsigned long span_ms;
     char line[64], name[32];
 
-    if (argc != 3)
+    if (argc != 4 || (strcmp(argv[3], "critical") != 0 && strcmp(argv[3], "high") != 0))
         return 2;
+    lane = strcmp(argv[3], "high") == 0 ? PAIR_HIGH : PAIR_CRITICAL;
     words = mmap(NULL, PAIR_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (words == MAP_FAILED)
         fail("mmap");

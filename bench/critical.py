@@ -25,8 +25,6 @@ asleep and quiet.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -37,9 +35,9 @@ import chunks
 import core
 import quiet
 import report
-import table
 from python_ends import PythonEnds
-from sampler import Tally, median
+from results import LARGE_BYTES, SMALL_BYTES, Results
+from sampler import median
 
 #: What to call it, and what critical.c does.
 TRIPS: Final = {"cache line": "floor", "ring": "ring", "record": "record", "crowded": "crowded"}
@@ -54,91 +52,12 @@ VALUES: Final = {
     "enqueue-record": "ns",
     "agentd/bytes": "msg/s",
 }
-SMALL_BYTES: Final = 64
-LARGE_BYTES: Final = 4096
 SMOKE_MS: Final = 5
 #: Rates fall to a fraction when an end loses its core: so short, most chunks pass without that on a busy machine too.
 FLOW_MS: Final = 10
 NEAR: Final = "near"
 #: Of agentd's own one way from Python: at least so many times as long.
 RIVALS: Final = {"tachyon/zero-copy": 3, "iceoryx2/pub-sub": 6, "horus/dict": 6}
-
-
-class Results:
-    """What the runs gave."""
-
-    def __init__(self, result: report.Report, floor: core.Core) -> None:
-        self._result = result
-        self.smoke = result.smoke
-        self._floor = floor
-        self._dropped = self._total = self._disturbed = 0
-        self._tallies: dict[tuple[str, str], Tally] = {}
-        self.p50_ns = table.Table()
-        self.p999 = table.Table()  # as a multiple of the median
-        self.of_floor = table.Table()
-        self.over_floor_ns = table.Table()
-        self.values = table.Table()
-
-    def play(
-        self, turns: Mapping[str, Callable[[], chunks.R]], count: int
-    ) -> dict[tuple[str, str], list[chunks.Chunk[chunks.R]]]:
-        """The chunks worth keeping by contender and regime. A smoke run judges nothing and keeps all."""
-        kept: dict[tuple[str, str], list[chunks.Chunk[chunks.R]]] = {}
-        for name, done in chunks.alternate(turns, count, self._floor).items():
-            self._total += len(done)
-            for chunk in done:
-                if self.smoke or chunk.kept:
-                    regime = "any" if self.smoke else chunk.before.regime
-                    kept.setdefault((name, regime), []).append(chunk)
-                else:
-                    self._dropped += 1
-        return {key: some for key, some in kept.items() if len(some) >= chunks.MIN_KEPT}
-
-    def trips(self, run: int, turns: Mapping[str, Callable[[], Tally]], count: int, floor: str) -> None:
-        """One run of these round trips. `floor` is what to call the floor beside them."""
-        floors: dict[str, list[float]] = {}
-        for (name, regime), kept in self.play(turns, count).items():
-            tally, ratios, above_ns = Tally(), [], []
-            for chunk in kept:
-                floor_ns = (chunk.before.cacheline_ns + chunk.after.cacheline_ns) / 2
-                floors.setdefault(regime, []).append(floor_ns)
-                one_way_ns = chunk.result.middle() / 2
-                ratios.append(one_way_ns / floor_ns)
-                above_ns.append(one_way_ns - floor_ns)
-                tally.add(chunk.result.items())
-            self._tallies.setdefault((name, regime), Tally()).add(tally.items())
-            p50_ns = tally.rank(0.5) / 2
-            key = (name, regime)
-            self.p50_ns.add(run, SMALL_BYTES, {key: p50_ns})
-            self.p999.add(run, SMALL_BYTES, {key: tally.rank(0.999) / 2 / p50_ns})
-            self.of_floor.add(run, SMALL_BYTES, {key: median(ratios)})
-            self.over_floor_ns.add(run, SMALL_BYTES, {key: median(above_ns)})
-        for regime, found in floors.items():
-            self.p50_ns.add(run, SMALL_BYTES, {(floor, regime): median(found)})
-
-    def rates(self, run: int, turns: Mapping[str, Callable[[], float]], count: int) -> None:
-        """One run of these."""
-        for (name, regime), kept in self.play(turns, count).items():
-            size_bytes = LARGE_BYTES if name in ("large", "memcpy") else SMALL_BYTES
-            values = [chunk.result for chunk in kept if not math.isnan(chunk.result)]
-            self._disturbed += len(kept) - len(values)
-            if values:
-                self.values.add(run, size_bytes, {(name, regime): median(values)})
-
-    def figures(self) -> None:
-        """All of it, into the report."""
-        for (size_bytes, regime, name), by_run in self.p50_ns.rows():
-            tally = self._tallies.get((name, regime))
-            more = {"summary": tally.summary(2), "verified": len(tally)} if tally else {}
-            self._result.figure("one way p50", name, "ns", by_run, size_bytes=size_bytes, regime=regime, **more)
-        for (size_bytes, regime, name), by_run in self.values.rows():
-            unit = VALUES[name]
-            what = "cost to the sender" if unit == "ns" else "rate"
-            self._result.figure(what, name, unit, by_run, size_bytes=size_bytes, regime=regime)
-        self._result.notes.append(
-            f"{self._dropped} of {self._total} chunks dropped: the cache-line floor moved by more than 20 % meanwhile; "
-            f"{self._disturbed} rates and costs, for an end lost its core to other programs"
-        )
 
 
 def contenders(chosen: argparse.Namespace, result: report.Report) -> list[str]:
@@ -179,13 +98,13 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
     """All runs."""
     result = report.begin("critical", chosen)
     c = core.Core(home)
-    results = Results(result, c)
+    results = Results(result, c, VALUES)
     if c.missing:
         result.leave_out("everything", c.missing)
         judge(result, results)
         return result
     names = contenders(chosen, result)
-    sleepers = asleep.Asleep(result)
+    sleepers = asleep.Asleep(result, "critical")
     silence = quiet.Quiet(result)
     others = chosen.only.split(",") if chosen.only else ["asleep", "quiet"]
     span_ms = SMOKE_MS if chosen.smoke else round(chunks.CHUNK_S * 1000)

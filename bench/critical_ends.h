@@ -2,15 +2,9 @@
 #ifndef BENCH_CRITICAL_ENDS_H
 #define BENCH_CRITICAL_ENDS_H
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-
 #include "mailbox.h"
+#include "patience.h"
 #include "record.h"
-
-#define GIVE_UP_NS 2000000000u
 
 enum { SMALL = 64, LARGE = 4096, BATCH = 32, IDLE = 63, CROWD = IDLE + 1 };
 
@@ -50,41 +44,6 @@ struct words {
 
 static struct words *words;
 static uint64_t sequence; /* of the last message of this conversation; both ends count */
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static _Noreturn void fail(const char *why)
-{
-    fprintf(stderr, "critical: %s\n", why);
-    _exit(1);
-}
-
-static void check(int result, const char *what)
-{
-    if (result < 0)
-        fail(what);
-}
-
-/* For every loop that waits: nothing here spins for ever. */
-struct patience {
-    uint64_t spins, until_ns;
-};
-
-static inline void wait_on(struct patience *patience)
-{
-    if (++patience->spins % 65536)
-        return;
-    if (!patience->until_ns)
-        patience->until_ns = now_ns() + GIVE_UP_NS;
-    else if (now_ns() > patience->until_ns)
-        fail("the other end does not answer");
-}
 
 /* The pair is awake on both ends: a bell that would have to be rung is an error of the core. */
 static inline void publish(struct pair *pair)

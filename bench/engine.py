@@ -1,8 +1,9 @@
-"""What the io_uring engine costs: in C (engine.c and doorbells.c over native/), from Python, and in an event loop.
+"""What the io_uring engine costs: in C (engine.c over native/), from Python, and in an event loop beside threads.
 
     python bench/engine.py [--json] [--smoke] [--runs 5]
 
-No daemon takes part. Syncs are of a file on the disk of --directory; on a tmpfs they cost nothing and say nothing.
+What it costs to wake who sleeps is high.py's. No daemon takes part. Syncs are of a file on the disk of --directory; on a
+tmpfs they cost nothing and say nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-import machine
-
 from agentd import _native
 from agentd_client._engine import Engine, open_engine
 
@@ -32,35 +31,19 @@ _PARTS = ("clock", "pair", "ring", "uring", "uring_doorbell", "uring_setup", "ur
 _ONE = (1).to_bytes(8, sys.byteorder)
 
 
-def _run(home: Path, name: str, *args: object) -> dict[str, float]:
+def in_c(home: Path, span_ms: int) -> dict[str, float]:
+    """Nanoseconds an operation, without Python."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return {}
-    program = home / name
+    program = home / "engine"
     if not program.exists():
-        sources = [str(_HERE / f"{name}.c"), *(str(_NATIVE / f"{part}.c") for part in _PARTS)]
+        sources = [str(_HERE / "engine.c"), *(str(_NATIVE / f"{part}.c") for part in _PARTS)]
         flags = ["-O2", "-std=gnu11", "-pthread", "-I", str(_NATIVE)]
         subprocess.run([compiler, *flags, *sources, "-o", str(program)], check=True)
-    done = subprocess.run([program, *map(str, args)], check=True, capture_output=True, text=True)
+    done = subprocess.run([program, str(span_ms)], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
-    return found
-
-
-def in_c(home: Path, span_ms: int) -> dict[str, float]:
-    """Nanoseconds an operation, without Python."""
-    return {f"C: {what}": value for what, value in _run(home, "engine", span_ms).items()}
-
-
-def to_sleepers(home: Path, span_ms: int) -> dict[str, float]:
-    """Nanoseconds to wake them all, without Python, by both ways in turns; nothing where there is but one core."""
-    cores = machine.end_cores()
-    if cores is None:
-        return {}
-    return {
-        f"C: {n} asleep, {what}": value
-        for n, rounds in ((1, 30 * span_ms), (32, 6 * span_ms))
-        for what, value in _run(home, "doorbells", *cores, n, rounds).items()
-    }
+    return {f"C: {what}": value for what, value in found.items()}
 
 
 def _per_call(call: Callable[[], object], span_ms: int, n: int = 1) -> float:
@@ -179,7 +162,7 @@ def main() -> None:
             found: dict[str, Any] = inline_sync(options.directory, span_ms)
             found |= asyncio.run(in_a_loop(options.directory, span_ms, ring=False))
             if not refused:
-                found |= in_c(Path(home), span_ms) | to_sleepers(Path(home), span_ms) | bound(span_ms)
+                found |= in_c(Path(home), span_ms) | bound(span_ms)
                 found |= asyncio.run(in_a_loop(options.directory, span_ms, ring=True))
             for what, value in found.items():
                 figures.setdefault(what, []).append(value)

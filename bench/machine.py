@@ -58,6 +58,26 @@ def end_cores() -> tuple[int, int] | None:
     return (allowed[0], allowed[-1]) if len(allowed) > 1 else None
 
 
+def spare_core() -> int | None:
+    """A core that shares nothing with those of the two ends, not even as the other thread of a processor's core; None
+    where there are fewer than four to choose from, or none such."""
+    ends = end_cores()
+    allowed = sorted(os.sched_getaffinity(0))
+    if ends is None or len(allowed) < 4:
+        return None
+    taken = {sibling for end in ends for sibling in (end, *_siblings(end))}
+    return next((one for one in allowed if one not in taken), None)
+
+
+def _siblings(cpu: int) -> set[int]:
+    listed = _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    found: set[int] = set()
+    for part in filter(None, listed.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text().strip()

@@ -56,7 +56,7 @@ class Quiet:
         finally:
             end.close()
         self._idle_s = seconds * _IDLE_TIMES
-        end = PythonEnds("inbox", home / f"{run}-idle", program=asleep.PROGRAM)
+        end = PythonEnds("critical/inbox", home / f"{run}-idle", program=asleep.PROGRAM)
         try:
             end.ask({"wakes": 3, "pause_ms": [2, 5], "beside": False})
             self._watch(dict(zip(("daemon", "agent that sends", "agent in inbox()"), end.about, strict=True)))

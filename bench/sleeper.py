@@ -1,9 +1,10 @@
 """A receiver that sleeps and a sender that wakes it, wake by wake beside a bare eventfd in the same two processes.
 
-    python sleeper.py HOW CORE CORE DIRECTORY      told by lines of JSON on stdin, answering on stdout
+    python sleeper.py LANE/HOW CORE CORE DIRECTORY      told by lines of JSON on stdin, answering on stdout
 
 HOW is inbox (`async for message in me.inbox()`), receive (`await me.receive()`), both in asyncio's own loop, or
 on_critical, a handler in its thread. Beside it, always in the loop: an eventfd, loop.add_reader and an awaited future.
+The sender sits in asyncio's loop, too: it sleeps there between two wakes, and sends by `channel.send`.
 
 This process forks before anything is opened. The sender is told {"wakes": N, "pause_ms": [from, to], "beside": bool}
 and answers [nanoseconds of each agentd wake, of each eventfd wake]: agentd, eventfd, agentd ..., each after a pause of
@@ -26,6 +27,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Final
@@ -35,7 +37,6 @@ import own
 
 import agentd_client
 from agentd.wire.errors import AgentdError
-from agentd_client import blocking
 
 _NAME: Final = "sleeper"
 _DEADLINE_S: Final = 10.0
@@ -135,41 +136,41 @@ class Sender:
         self._wire = wire
         self._send = send
 
-    def wake(self, pause_ms: tuple[float, float]) -> tuple[int, int]:
+    async def wake(self, pause_ms: tuple[float, float]) -> tuple[int, int]:
         """One of each: how long they took."""
         words = self._words
         number = words[_DIRECT]
         body = awake.body(number)
-        self._pause(pause_ms)
+        await self._pause(pause_ms)
         start = perf_counter_ns()
         self._send(body)
-        direct_ns = self._until_taken(_DIRECT, number) - start
+        direct_ns = await self._until_taken(_DIRECT, number) - start
         number = words[_BARE]
-        self._pause(pause_ms)
+        await self._pause(pause_ms)
         start = perf_counter_ns()
         os.eventfd_write(self._bell, 1)
-        return direct_ns, self._until_taken(_BARE, number) - start
+        return direct_ns, await self._until_taken(_BARE, number) - start
 
-    def _pause(self, pause_ms: tuple[float, float]) -> None:
-        time.sleep(random.uniform(*pause_ms) / 1000)
+    async def _pause(self, pause_ms: tuple[float, float]) -> None:
+        await asyncio.sleep(random.uniform(*pause_ms) / 1000)
 
-    def _until_taken(self, way: int, number: int) -> int:
+    async def _until_taken(self, way: int, number: int) -> int:
         give_up = time.monotonic() + _DEADLINE_S
         while self._words[way] == number:
             if time.monotonic() > give_up:
                 raise SystemExit(f"wake {number} was missed")
-            time.sleep(0.0005)
+            await asyncio.sleep(0.0005)
         return self._words[way + 1]
 
-    def run(self) -> None:
-        for line in sys.stdin:
+    async def run(self) -> None:
+        while line := await asyncio.to_thread(sys.stdin.readline):
             command = json.loads(line)
             low, high = command["pause_ms"]
             beside = command["beside"]
             if beside:
                 self._tell(b"b")
-            self.wake((low, high))  # of the processor's sleep after another program, not counted
-            wakes = [self.wake((low, high)) for _ in range(command["wakes"])]
+            await self.wake((low, high))  # of the processor's sleep after another program, not counted
+            wakes = [await self.wake((low, high)) for _ in range(command["wakes"])]
             if beside:
                 self._tell(b".")
             print(json.dumps(list(zip(*wakes, strict=True))), flush=True)
@@ -179,19 +180,26 @@ class Sender:
         self._wire.recv(1)
 
 
-def _open(me: blocking.Client) -> blocking.Channel:
+async def _send(
+    daemon: own.Daemon, lane: str, words: memoryview, bell: int, wire: socket.socket, pids: list[int]
+) -> None:
     deadline = time.monotonic() + _DEADLINE_S
-    while True:
-        try:
-            return me.channel(_NAME).__enter__()
-        except AgentdError:  # it is not there yet
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+    async with agentd_client.connect("waker", socket=daemon.socket) as me, AsyncExitStack() as opened:
+        while True:
+            try:
+                channel = await opened.enter_async_context(me.channel(_NAME, lane))
+                break
+            except AgentdError:  # it is not there yet
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.02)
+        print(json.dumps(pids), flush=True)
+        await Sender(words, bell, wire, channel.send).run()
 
 
-def main(how: str, first_core: int, last_core: int, home: Path) -> None:
+def main(name: str, first_core: int, last_core: int, home: Path) -> None:
     """Both halves."""
+    lane, _, how = name.partition("/")
     daemon = own.Daemon(home)
     bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
@@ -205,10 +213,8 @@ def main(how: str, first_core: int, last_core: int, home: Path) -> None:
         return
     receiver_wire.close()
     try:
-        with blocking.connect("waker", socket=daemon.socket) as me:
-            channel = _open(me)
-            print(json.dumps([daemon.pid, os.getpid(), receiver_pid]), flush=True)
-            Sender(words, bell, sender_wire, channel.send).run()
+        pids = [daemon.pid, os.getpid(), receiver_pid]
+        asyncio.run(_send(daemon, lane, words, bell, sender_wire, pids))
     finally:
         daemon.close()
 

@@ -142,8 +142,38 @@ def test_critical() -> None:
     assert sorted(idle) == ["idle agent in inbox()", "idle agent that sends", "idle daemon"]
 
 
-def test_the_c_of_the_benchmark_has_no_warnings(bench: Path, tmp_path: Path) -> None:
-    assert import_module("core").build(tmp_path / "critical", "-Wall", "-Wextra", "-Werror") == ""
+def test_high() -> None:
+    report = smoke("high")
+    check(report, "high")
+    if report["machine"]["cores"] < 2:
+        assert report["left_out"] == [{"what": "everything", "reason": "two ends need two cores"}]
+        return
+    assert {name for name, _ in figures(report, "one way p50")} == {"cache line", "critical", "floor", "high"}
+    costs = figures(report, "cost to the sender")
+    assert set(costs) == {("critical, a record", 64), ("high, a record", 64)}
+    left_out = {left["what"] for left in report["left_out"]}
+    if "doorbells" not in left_out:
+        cases = [f"{n} asleep, the sender {sender}" for n in (1, 32) for sender in ("slept", "ran")]
+        rung = figures(report, "median awake p50")
+        assert {f"{way}, {case}" for way in ("write", "engine") for case in cases} <= {name for name, _ in rung}
+        assert all(figure["verified"] == figure["summary"]["count"] > 0 for figure in rung.values())
+        ended = figures(report, "last awake p50")
+        assert ended[f"engine, {cases[-1]}", 64]["value"] >= rung[f"engine, {cases[-1]}", 64]["value"]
+
+
+def test_the_c_of_the_benchmarks_has_no_warnings(bench: Path, tmp_path: Path) -> None:
+    build, flags = import_module("core").build, ("-Wall", "-Wextra", "-Werror")
+    assert build(tmp_path / "critical", *flags) == ""
+    assert build(tmp_path / "doorbells", *flags, parts=import_module("doorbells").PARTS) == ""
+
+
+def test_a_spare_core_shares_nothing_with_the_ends(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = import_module("machine")
+    siblings = {0: "0,4", 3: "2-3", 7: "3,7"}
+    monkeypatch.setattr(machine, "_read", lambda path: siblings.get(int(path.split("/")[5][3:]), ""))
+    for allowed, spare in (({0, 1, 3}, None), ({0, 1, 2, 3}, 1), ({0, 2, 3, 4}, 2), ({0, 3, 4, 7}, None)):
+        monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid, allowed=allowed: allowed)
+        assert machine.spare_core() == spare
 
 
 def test_normal_collects_the_reports() -> None:
