@@ -2,8 +2,8 @@
 
     python bench/engine.py [--json] [--smoke] [--runs 5]
 
-What it costs to wake who sleeps is high.py's. No daemon takes part. Syncs are of a file on the disk of --directory; on a
-tmpfs they cost nothing and say nothing.
+What it costs to wake who sleeps is high.py's. No daemon takes part. Syncs are of a file on the disk of --directory; on
+a tmpfs they cost nothing and say nothing.
 """
 
 from __future__ import annotations
