@@ -1,4 +1,5 @@
-"""The field tables of clients/PROTOCOL.md, made from the structs. `python tests/protocol_tables.py` writes them."""
+"""The tables of the documents that are made from the code: fields of structs, errors, ways of messages.
+`python tests/protocol_tables.py` writes them."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from typing import Any
 
 import msgspec
 
-from agentd.wire import grants, messages
+from agentd.wire import choice, grants, messages
 from agentd.wire.errors import BY_CODE
 from agentd.wire.messages import ClientMessage, DaemonMessage
 from agentd.wire.ndjson import verb_of
 
-PROTOCOL = Path(__file__).parent.parent / "clients" / "PROTOCOL.md"
+_ROOT = Path(__file__).parent.parent
+PROTOCOL = _ROOT / "clients" / "PROTOCOL.md"
+DOCUMENTS = (PROTOCOL, _ROOT / "docs" / "design.md")
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PLAIN = {str: "text", int: "number", float: "number", bool: "true or false", bytes: "bytes", type(None): "null"}
 
@@ -101,6 +104,46 @@ def _errors() -> list[str]:
     return [*out, ""]
 
 
+#: What a condition of the table of ways says in words, by its field and its values.
+_CONDITIONS = {
+    "open": {(False,): "its lane is closed"},
+    "durable": {(True,): "durable"},
+    "attached": {(False,): "the sender has no shared memory", (True,): "the sender has shared memory"},
+}
+_NAMED = {"recipient": "recipient", "size": "size", "route": "demanded:"}
+
+
+def _condition(field: str, values: tuple[Any, ...]) -> str:
+    if field in _CONDITIONS:
+        return _CONDITIONS[field][values]
+    words = " or ".join(str(value) for value in values)
+    return f"{_NAMED[field]} {words}" if field in _NAMED else words
+
+
+def _ways() -> list[str]:
+    """The whole table, as another language needs it."""
+    out = ["| row | when | then | what is said of it |", "|---|---|---|---|"]
+    for row in choice.TABLE:
+        when = " · ".join(_condition(field, values) for field, values in row.when.items())
+        then = f"**{row.route}**" if row.route else f"`{row.code}`"
+        out.append(f"| `{row.name}` | {when} | {then} | {_plain(row.reason)} |")
+    return [*out, ""]
+
+
+def _roads() -> list[str]:
+    """Those that carry something, with what may change until a message is sent."""
+    out = ["| way | when | what may change until it is sent |", "|---|---|---|"]
+    for row in choice.TABLE:
+        if row.route:
+            cells = [f"{', '.join(row.when['priority'])} · {row.route}", row.reason, row.unless]
+            out.append("| " + " | ".join(map(_plain, cells)) + " |")
+    return [*out, ""]
+
+
+def _plain(template: str) -> str:
+    return re.sub(r"{(\w+)}", r"*\1*", template)
+
+
 def tables() -> dict[str, str]:
     """Each table by its name in the document."""
     client, daemon = typing.get_args(ClientMessage), typing.get_args(DaemonMessage)
@@ -112,6 +155,8 @@ def tables() -> dict[str, str]:
         "grants_client": [line for kind in typing.get_args(grants.ClientPacket) for line in _struct(kind)],
         "grants_daemon": [line for kind in typing.get_args(grants.DaemonPacket) for line in _struct(kind)],
         "errors": _errors(),
+        "ways": _ways(),
+        "changes": _roads(),
     }
     return {name: "\n".join(["", *lines]) for name, lines in made.items()}
 
@@ -123,4 +168,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PROTOCOL.write_text(filled(PROTOCOL.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text()))

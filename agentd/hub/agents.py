@@ -173,15 +173,19 @@ class Agents:
         agent = self.by_name.get(name)
         if agent is not None and not agent.unnamed:
             return agent
+        self.check_new(name, limited=limited)
+        agent = self.by_name[name] = Agent(name, now, Retention())
+        self.named += 1
+        return agent
+
+    def check_new(self, name: str, *, limited: bool = True) -> None:
+        """Whether a name that is not known may be from now on."""
         check_name(name)  # also refuses the name of an agent that has none of its own
         if limited and self.named >= self._limits.max_names:
             raise LimitReached(
                 f"{self.named} names are known, the most there may be",
                 "`agentctl agents forget NAME` makes room; agents.max_names sets the limit.",
             )
-        agent = self.by_name[name] = Agent(name, now, Retention())
-        self.named += 1
-        return agent
 
     def create_anonymous(self, now: float) -> Agent:
         """A fresh agent without a name of its own, forgotten when its session ends."""

@@ -28,12 +28,16 @@ class Room:
 
     def check_room(self, agent: Agent, size_bytes: int, now: float) -> None:
         """Backpressure to this sender alone, if the message has no room."""
-        if (
-            agent.count >= self.max_messages
-            or agent.bytes + size_bytes > self.max_bytes
-            or self.bytes + size_bytes > self.max_total_bytes
-        ):
+        if not self.has_room(agent, size_bytes):
             raise self.no_room(agent, size_bytes, now)
+
+    def has_room(self, agent: Agent, size_bytes: int) -> bool:
+        """Whether a message of that size has."""
+        return (
+            agent.count < self.max_messages
+            and agent.bytes + size_bytes <= self.max_bytes
+            and self.bytes + size_bytes <= self.max_total_bytes
+        )
 
     def no_room(self, agent: Agent, size_bytes: int, now: float) -> Backpressure:
         """The refusal of a message that has no room, naming whose mail is too much."""

@@ -17,6 +17,7 @@ from agentd.hub.receipts import ACCEPTED, ACKED, DELIVERED, ENDED, OVERHEAD_BYTE
 from agentd.hub.requests import Requests
 from agentd.hub.session import Session
 from agentd.hub.topics import Topics
+from agentd.wire import choice
 from agentd.wire.bodies import Content
 from agentd.wire.errors import (
     Absent,
@@ -101,7 +102,7 @@ class Router:
             agent = None
         if options.wait is not ACCEPTED and verb.cid in session.watching:
             raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
-        details = self._details(options, now)
+        details = self.details(options, now)
         if options.key is not None and self._repeated(session, verb, options, options.key, now):
             return
         known = agent is not None
@@ -132,19 +133,13 @@ class Router:
             raise shutting_down()
         agent = self._by_name.get(verb.to)
         if agent is None or not agent.takers:
-            raise self._no_responder(verb.to, agent)
-        under_way = session.agent.requests_under_way()
-        if under_way >= self._agent_limits.max_requests:
-            raise LimitReached(
-                f"{session.name} has {under_way} requests under way, the most there may be",
-                "agents.max_requests sets the limit.",
-            )
+            raise self.no_responder(verb.to, agent)
+        self.check_asking(session)
         if verb.cid in session.asking:
             raise BadRequest(f"Call {verb.cid} is a request under way already", "Number calls upwards from 1.")
         options = verb.options or _DEFAULTS
-        if options.wait is not ACCEPTED or options.key is not None:
-            raise BadRequest("A request takes no wait and no key", "Its answer is the reply, or why there is none.")
-        details = self._details(options, now) or Details()
+        check_request(options)
+        details = self.details(options, now) or Details()
         details.reply_by = now + self._receipts.wall_offset + verb.timeout
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         self._inboxes.check_room(agent, entry.size_bytes, now)
@@ -154,13 +149,21 @@ class Router:
             self._inboxes.expire_at(entry, now + options.ttl)
         self._inboxes.put(entry)
 
-    def _no_responder(self, name: str, agent: Agent | None) -> NoResponder:
+    def check_asking(self, session: Session) -> None:
+        """LimitReached when its agent asks as much as it may already."""
+        under_way = session.agent.requests_under_way()
+        if under_way >= self._agent_limits.max_requests:
+            raise LimitReached(
+                f"{session.name} has {under_way} requests under way, the most there may be",
+                "agents.max_requests sets the limit.",
+            )
+
+    def no_responder(self, name: str, agent: Agent | None) -> AgentdError:
+        """The refusal of a request that nobody would answer."""
         if agent is None or agent.unnamed:
             unknown = self._agents.unknown(name)
             return NoResponder(unknown.message, unknown.hint)
-        return NoResponder(
-            f"{name} is absent: nobody would reply", "Send it a message instead; it finds that in its inbox."
-        )
+        return choice.refusal("request_to_nobody", to=name)
 
     def reply(self, session: Session, verb: Reply, now: float) -> None:
         """Answer a message and ack it: to the asker that waits, else to the sender's inbox."""
@@ -174,7 +177,7 @@ class Router:
         if options.key is not None:
             raise BadRequest("A reply takes no key", "A key is for sending the same message again.")
         options.re = verb.id
-        details = self._details(options, now)
+        details = self.details(options, now)
         asked = parent.asker
         if asked is None and self.draining:
             raise shutting_down()
@@ -212,9 +215,8 @@ class Router:
         if self.draining:
             raise shutting_down()
         options = verb.options or _DEFAULTS
-        if options.wait is not ACCEPTED or options.ttl is not None or options.key is not None:
-            raise BadRequest("An event takes no wait, ttl or key", "They are for messages to one agent.")
-        details = self._details(options, now) or Details()
+        check_event(options)
+        details = self.details(options, now) or Details()
         details.topic = topic
         entry = self._entry(session, session.agent, verb.content, verb.body, details, now)
         self._admit(session, entry)
@@ -230,19 +232,15 @@ class Router:
         self._rates.take(session, now)
         if self.draining:
             raise shutting_down()
-        if options.key is not None:
-            raise NotOnThisLane("A direct lane knows no idempotency keys", "It never sends a message twice.")
+        check_keyless(options)
         if options.wait is not ACCEPTED and verb.cid in session.watching:
             raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
         agent = self._by_name.get(verb.to)
         if agent is None or agent.unnamed:
             raise self._agents.unknown(verb.to, sending=False)
         if not agent.takers:
-            raise Absent(
-                f"{agent.name} is absent, and {options.priority.value} messages never wait",
-                "Priority normal waits for it in its inbox.",
-            )
-        details = self._details(options, now)
+            raise choice.refusal("direct_absent", to=agent.name, lane=options.priority.value)
+        details = self.details(options, now)
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         entry.message.lane = options.priority
         return entry
@@ -262,7 +260,7 @@ class Router:
 
     # Parts of them.
 
-    def _details(self, options: Options, now: float) -> Details | None:
+    def details(self, options: Options, now: float) -> Details | None:
         """What the options mean for the message, or the refusal of what can't be had."""
         if options.wait not in _WAITABLE:
             raise BadRequest(
@@ -302,14 +300,15 @@ class Router:
         receipts = self._receipts
         size = len(body) + OVERHEAD_BYTES
         if size > self._max_size_bytes:
-            raise self._too_large(body)
+            raise self.too_large(len(body))
         name, at = session.name, now + receipts.wall_offset
         message = Message(receipts.next_id, name, session.provenance, content, body, at, details=details)
         return Entry(message, agent, size, ACCEPTED, [(ACCEPTED, now, name, "")])
 
-    def _too_large(self, body: bytes) -> TooLarge:
+    def too_large(self, size_bytes: int) -> TooLarge:
+        """The refusal of a body of that size."""
         return TooLarge(
-            f"The body has {len(body)} bytes, more than {self._limits.max_body_bytes}",
+            f"The body has {size_bytes} bytes, more than {self._limits.max_body_bytes}",
             "message.max_body_bytes sets the limit; put larger things into a file and send its path.",
         )
 
@@ -336,14 +335,11 @@ class Router:
 
     def _repeated(self, session: Session, verb: Send, options: Options, key: str, now: float) -> bool:
         """Whether this sender's key was accepted before; then the answer is about that message."""
-        used = session.agent.keys.get(key)
-        if used is None or used.at + self._agent_limits.keep_keys_s <= now:
+        used = self.used_key(session, verb.to, len(verb.body), key, now)
+        if used is None:
             return False
-        if (used.to, used.body_bytes, used.body_crc) != (verb.to, len(verb.body), crc32c(verb.body)):
-            raise BadRequest(
-                f"The key {key!r} belongs to message {id_text(used.id)} to {used.to}",
-                "Use a fresh key for each message.",
-            )
+        if used.body_crc != crc32c(verb.body):
+            raise _other_message(key, used)
         entry = self._receipts.entries.get(used.id)
         state = UNKNOWN if entry is None else entry.state
         at = used.at + self._receipts.wall_offset
@@ -361,6 +357,15 @@ class Router:
                 self._receipts.watch(entry, session, verb.cid, options.wait, now)
         return True
 
+    def used_key(self, session: Session, to: str, size_bytes: int, key: str, now: float) -> UsedKey | None:
+        """What this sender's key was accepted for before; BadRequest if that is another message."""
+        used = session.agent.keys.get(key)
+        if used is None or used.at + self._agent_limits.keep_keys_s <= now:
+            return None
+        if (used.to, used.body_bytes) != (to, size_bytes):
+            raise _other_message(key, used)
+        return used
+
     def _remember(self, sender: Agent, key: str, entry: Entry, now: float) -> None:
         keys = sender.keys
         keys.pop(key, None)
@@ -368,6 +373,30 @@ class Router:
         oldest = now - self._agent_limits.keep_keys_s
         while len(keys) > self._agent_limits.max_keys or (keys and next(iter(keys.values())).at <= oldest):
             keys.popitem(last=False)
+
+
+def _other_message(key: str, used: UsedKey) -> BadRequest:
+    return BadRequest(
+        f"The key {key!r} belongs to message {id_text(used.id)} to {used.to}", "Use a fresh key for each message."
+    )
+
+
+def check_request(options: Options) -> None:
+    """BadRequest for what only messages have."""
+    if options.wait is not ACCEPTED or options.key is not None:
+        raise BadRequest("A request takes no wait and no key", "Its answer is the reply, or why there is none.")
+
+
+def check_event(options: Options) -> None:
+    """BadRequest for what only messages have."""
+    if options.wait is not ACCEPTED or options.ttl is not None or options.key is not None:
+        raise BadRequest("An event takes no wait, ttl or key", "They are for messages to one agent.")
+
+
+def check_keyless(options: Options) -> None:
+    """NotOnThisLane for a key on a direct lane."""
+    if options.key is not None:
+        raise NotOnThisLane("A direct lane knows no idempotency keys", "It never sends a message twice.")
 
 
 def shutting_down() -> ShuttingDown:

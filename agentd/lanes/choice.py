@@ -1,4 +1,5 @@
-"""Which lane a message takes: its priority names it; durable and a demanded route are kept or refused."""
+"""Which lane a message takes: its priority names it, and the table (wire/choice.py) says whether it can have what its
+sender asks for."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterable
 
 from agentd.lanes.direct import DirectLane
 from agentd.lanes.lane import Lane
-from agentd.wire.errors import LaneUnavailable, NotOnThisLane
+from agentd.wire import choice
 from agentd.wire.messages import LaneView, Options, Priority, Route
 
 _NORMAL = Priority.NORMAL
@@ -19,37 +20,36 @@ class Lanes:
         given = {lane.priority: lane for lane in lanes}
         self.by_priority = {priority: given[priority] for priority in Priority if priority in given}
         self.normal = self.by_priority[_NORMAL]
+        #: What was not refused before: as many as the options have values.
+        self._carries: dict[tuple[str, Priority, bool | None, Route | None], Lane] = {}
 
-    def choose(self, options: Options | None) -> Lane:
-        """The lane for these options; LaneUnavailable where what they demand can't be had."""
+    def choose(self, verb: str, options: Options | None) -> Lane:
+        """The lane for what came through agentd's socket with these options; the refusal of what they demand and can't
+        have. What depends on the recipient the lane itself finds out."""
         if options is None:
             return self.normal
-        lane = self.normal if options.priority is _NORMAL else self.by_priority[options.priority]
-        if not lane.open:
-            return lane  # its own refusal says why
-        if isinstance(lane, DirectLane):
-            if options.durable:
-                raise NotOnThisLane(
-                    f"{lane.priority.value} messages are never durable: they go to live agents only",
-                    "Leave out durable.",
-                )
-            if options.route is Route.SOCKET or options.route is Route.JOURNAL:
-                raise LaneUnavailable(
-                    f"The lane {lane.priority.value} goes direct or relayed, not by {options.route.value}",
-                    "Ask for no route, or for another priority.",
-                )
+        asked = (verb, options.priority, options.durable, options.route)
+        lane = self._carries.get(asked)
+        if lane is not None and lane.open:
             return lane
-        journal = self.by_priority[Priority.LOW]
-        if options.durable and not journal.open:
-            raise LaneUnavailable(
-                f"durable needs the journal: {journal.reason}", "Without durable the message is kept in memory."
-            )
-        if options.route is not None and options.route is not Route.SOCKET:
-            raise LaneUnavailable(
-                f"The lane {lane.priority.value} goes by {Route.SOCKET.value}, not {options.route.value}",
-                "Ask for no route, or for another priority.",
-            )
+        lane = self.by_priority[options.priority]
+        row = choice.decide(
+            choice.Case(verb, options.priority, bool(options.durable), options.route, lane.open, attached=False)
+        )
+        if row is not None and row.code:
+            raise choice.refusal(row.name, **self.words(options))
+        self._carries[asked] = lane
         return lane
+
+    def words(self, options: Options) -> dict[str, object]:
+        """What the rows say of a message with these options."""
+        lane = self.by_priority[options.priority]
+        return {
+            "lane": lane.priority.value,
+            "why": lane.reason,
+            "route": options.route.value if options.route else "",
+            "journal": self.by_priority[Priority.LOW].reason,
+        }
 
     def views(self) -> list[LaneView]:
         """Every lane with its state and reason."""

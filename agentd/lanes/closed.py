@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NoReturn
 
 from agentd.hub.session import Session
-from agentd.wire.errors import LaneUnavailable
+from agentd.wire import choice
+from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Priority, Publish, Reply, Request, Send
 
 
@@ -23,9 +24,6 @@ class ClosedLane:
         raise refusal(self.priority, self.reason)
 
 
-def refusal(priority: Priority, reason: str) -> LaneUnavailable:
+def refusal(priority: Priority, reason: str) -> AgentdError:
     """What everything that is asked of a closed lane is answered."""
-    return LaneUnavailable(
-        f"The lane {priority.value} can't carry this: {reason}",
-        "`agentctl lanes` shows which lanes are open; priority normal is.",
-    )
+    return choice.refusal("closed", lane=priority.value, why=reason)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
+from agentd.hub.agents import Agent
 from agentd.hub.histogram import Histogram
 from agentd.hub.hub import Hub
 from agentd.hub.inbox import Inboxes
@@ -14,9 +15,11 @@ from agentd.hub.router import Router
 from agentd.hub.session import Session
 from agentd.lanes import closed
 from agentd.lanes.relay import Relay
-from agentd.wire.errors import Backpressure, LaneUnavailable, NotOnThisLane
+from agentd.wire import choice, records
+from agentd.wire.choice import Recipient
+from agentd.wire.errors import Backpressure
 from agentd.wire.grants import OPERATIONS
-from agentd.wire.messages import Priority, Publish, Reply, Request, Route, Send
+from agentd.wire.messages import Priority, Publish, Reply, Request, Send
 
 _RETRY_S = 0.02
 
@@ -37,6 +40,7 @@ class DirectLane:
         self.taken = 0
         self.operations: dict[str, int] = {}  # that senders have submitted to io_uring, as they say
         self.invite: Callable[[Session], bool] = lambda session: False  # ask it to attach; whether it may still do so
+        self.standing: Callable[[Session, bool], Recipient] = lambda taker, relayed: Recipient.SOCKET
         self.look_again: Callable[[], None] = lambda: None  # something is out whose delivery nobody rings for
 
     @property
@@ -70,11 +74,6 @@ class DirectLane:
         self._check_open()
         assert verb.options is not None
         options = verb.options
-        if options.route is Route.DIRECT:
-            raise LaneUnavailable(
-                "This message came through agentd's socket: it is relayed, not direct",
-                "A sender that is attached to shared memory sends direct; agentctl is not.",
-            )
         entry = self._router.prepare(session, verb, options, now)
         deadline = None if options.ttl is None else now + options.ttl
         relay = self._relay(entry)
@@ -90,6 +89,24 @@ class DirectLane:
             self._inboxes.expire_at(entry, deadline)
         self._inboxes.put(entry)
 
+    def recipient(self, agent: Agent, *, relayed: bool) -> Recipient:
+        """How a live agent would be reached now: by agentd, or by a sender that is attached to shared memory."""
+        where = {
+            Recipient.RING if relayed and taker in self.relays else self.standing(taker, relayed)
+            for taker in agent.takers
+        }
+        return next(best for best in (Recipient.RING, Recipient.ATTACHING, Recipient.SOCKET) if best in where)
+
+    def inline_bytes(self, *, relayed: bool) -> int:
+        """The largest body that a record of the ring takes, without details and deadline."""
+        config = self._hub.config
+        wide = self.priority is Priority.HIGH and not relayed
+        return records.max_body_bytes(config.high.ring_bytes if wide else config.direct.critical_bytes)
+
+    def pool_bytes(self, *, relayed: bool) -> int:
+        """The largest body that the pool of a pair takes."""
+        return 0
+
     def _relay(self, entry: Entry) -> Relay | None:
         """Into whose ring; None where the agent has none and is told on its socket."""
         attached = [taker for taker in entry.agent.takers if taker in self.relays]
@@ -103,20 +120,17 @@ class DirectLane:
     def request(self, session: Session, verb: Request, now: float) -> NoReturn:
         """Only from ring to ring."""
         self._check_open()
-        raise NotOnThisLane(
-            "agentd does not relay requests of this priority",
-            "Ask with priority normal, or from an agent that is attached to shared memory.",
-        )
+        raise choice.refusal("request_unattached")
 
     def reply(self, session: Session, verb: Reply, now: float) -> NoReturn:
         """A reply goes the way its request came."""
         self._check_open()
-        raise NotOnThisLane("A reply has no priority of its own here", "Reply without priority.")
+        raise choice.refusal("direct_reply")
 
     def publish(self, session: Session, verb: Publish, now: float) -> NoReturn:
         """One sender, one receiver."""
         self._check_open()
-        raise NotOnThisLane("An event has many receivers, a pair has one", "Publish with priority normal.")
+        raise choice.refusal("direct_publish")
 
     def _check_open(self) -> None:
         if self._closed:

@@ -12,8 +12,9 @@ from typing import Final
 from agentd._native import Channel, message_id
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACKED, DELIVERED, EXPIRED, Entry
+from agentd.wire import choice
 from agentd.wire.bodies import Content
-from agentd.wire.errors import Absent, AgentdError, Backpressure, TooLarge
+from agentd.wire.errors import Absent, AgentdError, Backpressure
 from agentd.wire.messages import Priority
 from agentd.wire.records import ASKED, CODES, DIED, STOP, VERDICT_BYTES, encode_details, verdict_text
 from agentd.wire.records import EXPIRED as TOO_LATE
@@ -67,10 +68,7 @@ class Relay:
         if error == errno.EAGAIN:
             return self._full(f"{self._agent}'s ring is full: it does not take its {self._lane.value} messages")
         if error == errno.EMSGSIZE:
-            return TooLarge(
-                f"The body has {size} bytes; with its sender's name a ring's record takes {self._room}",
-                "Priority normal takes larger ones.",
-            )
+            return choice.refusal("direct_large", size_bytes=size, to=self._agent, limit_bytes=self._room)
         if error == errno.EBUSY:
             return Backpressure(f"{self._agent} is paused", retry_after=_RETRY_S)
         return Absent(f"{self._agent} has left", "CRITICAL and HIGH reach live agents only.")

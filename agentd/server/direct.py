@@ -27,7 +27,8 @@ from agentd.server.presented import Presented
 from agentd.server.relays import Relays
 from agentd.server.shapes import Shapes
 from agentd.server.tokens import Tokens
-from agentd.wire import grants
+from agentd.wire import choice, grants
+from agentd.wire.choice import Recipient
 from agentd.wire.errors import Absent, AgentdError, Busy, LaneUnavailable, LimitReached
 from agentd.wire.messages import Attachment, Priority
 
@@ -66,6 +67,7 @@ class Direct:
         self._stopping = False
         for lane in lanes:
             lane.invite = partial(self._invite_for_relay, lane.priority)
+            lane.standing = partial(self._standing, lane.priority)
 
     def open(self) -> None:
         """The loop runs."""
@@ -226,7 +228,7 @@ class Direct:
         if self._hub.router.draining:
             raise Busy("agentd is stopping", "Try again in a moment.", retry_after=1.0)
         if not agent.takers:
-            raise Absent(f"{agent.name} is absent", "CRITICAL and HIGH reach live agents only.")
+            raise choice.refusal("direct_absent", to=agent.name, lane=lane.priority.value)
         receivers: list[Any] = agent.takers
         ready = [one for one in receivers if one in self._ends and lane.priority in self._ends[one].reads]
         if ready:
@@ -234,10 +236,16 @@ class Direct:
             return
         able = [one for one in receivers if one.can_attach]
         if not able:
-            raise LaneUnavailable(
-                f"{agent.name} reads no shared memory", "send() with this priority is relayed to its socket."
-            )
+            raise choice.refusal("direct_to_socket", to=agent.name)
         self._invitations.wait(able[0], lane.priority, session, packet)
+
+    def _standing(self, lane: Priority, session: Session, relayed: bool) -> Recipient:
+        """How it would be reached now. As _open and _invite_for_relay find it, without asking it for anything."""
+        end = self._ends.get(session)
+        if end is not None and lane in end.reads:
+            able = not relayed or (session.can_attach and lane not in end.unrelayed)
+            return Recipient.RING if able else Recipient.SOCKET
+        return Recipient.ATTACHING if session.can_attach else Recipient.SOCKET
 
     def _invite_for_relay(self, lane: Priority, session: Any) -> bool:
         """Somebody without shared memory has something for it. Whether it is worth waiting for it to attach."""

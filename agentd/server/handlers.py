@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentd.host.arguments import VERSION
 from agentd.hub import completions, notices, views
 from agentd.hub.receipts import DEAD, Entry
+from agentd.lanes.rehearsal import rehearse
 from agentd.server import halting
 from agentd.wire import messages as wire
 from agentd.wire.errors import LaneUnavailable, NoSuchMessage, VersionMismatch
@@ -54,20 +55,20 @@ def leave(session: ServedSession, verb: wire.Leave, now: float) -> None:
 
 def send(session: ServedSession, verb: wire.Send, now: float) -> None:
     lanes = session.server.lanes
-    lane = lanes.normal if verb.options is None else lanes.choose(verb.options)
+    lane = lanes.normal if verb.options is None else lanes.choose("send", verb.options)
     lane.send(session, verb, now)
 
 
 def request(session: ServedSession, verb: wire.Request, now: float) -> None:
-    session.server.lanes.choose(verb.options).request(session, verb, now)
+    session.server.lanes.choose("request", verb.options).request(session, verb, now)
 
 
 def reply(session: ServedSession, verb: wire.Reply, now: float) -> None:
-    session.server.lanes.choose(verb.options).reply(session, verb, now)
+    session.server.lanes.choose("reply", verb.options).reply(session, verb, now)
 
 
 def publish(session: ServedSession, verb: wire.Publish, now: float) -> None:
-    session.server.lanes.choose(verb.options).publish(session, verb, now)
+    session.server.lanes.choose("publish", verb.options).publish(session, verb, now)
 
 
 def subscribe(session: ServedSession, verb: wire.Subscribe, now: float) -> None:
@@ -184,6 +185,11 @@ def completion(session: ServedSession, verb: wire.Completion, now: float) -> Non
     session.push(completions.completion(session.server.hub, verb, now))
 
 
+def choose(session: ServedSession, verb: wire.Choose, now: float) -> None:
+    server = session.server
+    session.push(rehearse(server.lanes, server.hub, session, verb, now))
+
+
 def attach(session: ServedSession, verb: wire.Attach, now: float) -> None:
     direct = session.server.direct
     if direct is None:
@@ -258,6 +264,7 @@ JOINED: dict[type, Handler] = {
     wire.Requeue: requeue,
     wire.Drop: drop,
     wire.Forget: forget,
+    wire.Choose: choose,
     wire.Attach: attach,
     wire.Halt: halt,
     wire.Pause: pause,

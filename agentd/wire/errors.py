@@ -25,6 +25,8 @@ class AgentdError(Exception):
         self.retry_after = retry_after
         #: Timeout and Undelivered of a message that was accepted: its last receipt.
         self.receipt: Any = None
+        #: The row of the table of ways (wire/choice.py) that refused it, where one did.
+        self.row = ""
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

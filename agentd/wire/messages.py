@@ -32,6 +32,7 @@ from agentd.wire.types import (
     VERSION,
     Cid,
     Id,
+    Kind,
     Priority,
     Route,
     Seconds,
@@ -43,6 +44,7 @@ from agentd.wire.verbs import (
     Ack,
     Agents,
     Attach,
+    Choose,
     Completion,
     Dead,
     Delivered,
@@ -76,6 +78,7 @@ from agentd.wire.verbs import (
 from agentd.wire.views import (
     AgentsView,
     AgentView,
+    ChoiceView,
     CompletionView,
     DeadLetter,
     DeadView,
@@ -88,6 +91,7 @@ from agentd.wire.views import (
     MailView,
     NoticeRow,
     NoticeView,
+    Refusal,
     StatsView,
     StatusView,
     TraceView,
@@ -106,6 +110,8 @@ __all__ = [
     "Attach",
     "Attachment",
     "Bye",
+    "ChoiceView",
+    "Choose",
     "Chunk",
     "Cid",
     "ClientMessage",
@@ -135,6 +141,7 @@ __all__ = [
     "Invitation",
     "Join",
     "Joined",
+    "Kind",
     "LaggedEvent",
     "LaneView",
     "Latency",
@@ -151,6 +158,7 @@ __all__ = [
     "Publish",
     "Receipt",
     "Receive",
+    "Refusal",
     "Reject",
     "Reply",
     "Request",
@@ -182,7 +190,7 @@ ClientMessage = (
     | Send | Request | Reply | Publish | Subscribe | Unsubscribe
     | Receive | Delivered | Ack | Nack | Reject | GiveBack | Working
     | Find | Inbox | Trace | Agents | Status | Stats | Dead | Requeue | Drop | Forget
-    | Notice | Completion
+    | Notice | Completion | Choose
     | Attach | Halt | Pause
     | Chunk
 )  # fmt: skip
@@ -191,6 +199,6 @@ DaemonMessage = (
     Welcome | Joined | Done | Error | Accepted | Receipt | Subscribed | Found | Attachment
     | Message | Answer | LaggedEvent | Bye | Invitation | Stop
     | AgentsView | InboxView | TraceView | StatusView | StatsView | DeadView
-    | NoticeView | CompletionView | HaltView
+    | NoticeView | CompletionView | HaltView | ChoiceView
     | Chunk
 )  # fmt: skip

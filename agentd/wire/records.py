@@ -22,6 +22,11 @@ REPLIED: Final = 4
 #: What a verdict of each kind says of the message.
 STATES: Final = {ACKED: State.ACKED, EXPIRED: State.EXPIRED, DIED: State.DEAD, REPLIED: State.ACKED}
 
+#: What a record has beside its body: its commit word and its header; a deadline, where it has one.
+_WORD_BYTES: Final = 8
+_HEADER_BYTES: Final = 16
+DEADLINE_BYTES: Final = 8
+
 #: A verdict's largest size but for replies, and how much of a reason it has.
 VERDICT_BYTES: Final = 128
 MAX_REASON_BYTES: Final = 104
@@ -70,3 +75,8 @@ def reason_bytes(reason: str) -> bytes:
 def verdict_text(payload: bytes) -> str:
     """A reason, as it may be read; its last letter may have been cut."""
     return payload.decode("utf-8", "ignore")
+
+
+def max_body_bytes(ring_bytes: int) -> int:
+    """The largest body of a record without details and deadline, in a ring of that capacity."""
+    return ring_bytes // 8 - _WORD_BYTES - _HEADER_BYTES

@@ -56,6 +56,14 @@ class Route(StrEnum):
     JOURNAL = "journal"
 
 
+class Kind(StrEnum):
+    """What is to be sent."""
+
+    SEND = "send"
+    REQUEST = "request"
+    PUBLISH = "publish"
+
+
 class Step(StrEnum):
     """How an agent is stopped."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from agentd.wire.bodies import Content
-from agentd.wire.types import Cid, Id, Ids, Priority, Route, Seconds, State, Step, Word
+from agentd.wire.types import Cid, Id, Ids, Kind, Priority, Route, Seconds, State, Step, Word
 
 
 class Options(Struct, array_like=True, gc=False):
@@ -255,6 +255,17 @@ class Completion(Struct, array_like=True, tag=46):
     kind: Word
     prefix: Annotated[str, Meta(max_length=255)] = ""
     name: str | None = None
+
+
+class Choose(Struct, array_like=True, tag=47):
+    """Which way a message would take now, and why: nothing is sent. Answered by ChoiceView."""
+
+    cid: Cid
+    to: str  # an event's topic
+    size_bytes: Annotated[int, Meta(ge=0)]  # of its body
+    kind: Kind = Kind.SEND
+    options: Options | None = None
+    attached: bool = False  # the sender has shared memory, or will have when it sends
 
 
 # The direct lanes, and the end.

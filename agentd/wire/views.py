@@ -246,3 +246,26 @@ class HaltView(Struct, array_like=True, tag=99):
     cid: Cid
     name: str
     sessions: list[HaltRow]
+
+
+class Refusal(Struct, array_like=True):
+    """What would be refused, as `error` would say it."""
+
+    code: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+    retry_after: float | None = None
+
+
+class ChoiceView(Struct, array_like=True, tag=100):
+    """Answer to Choose: the way that a message would take now and why, or its refusal; and which row of the table of
+    ways says so, if one does. `unless`: what holds now and may not any more when it is sent."""
+
+    cid: Cid
+    lane: Priority
+    route: Route | None
+    row: str
+    reason: str
+    unless: list[str] = []
+    refusal: Refusal | None = None

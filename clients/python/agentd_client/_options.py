@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         wait: State | str
 
 
+_NORMAL = Priority.NORMAL
 _ENDS = (State.EXPIRED, State.DEAD, State.UNKNOWN)
 _encode = msgspec.msgpack.Encoder().encode
 _decode_options = msgspec.msgpack.Decoder(Options).decode
@@ -50,6 +51,15 @@ def make_options(given: Any) -> Options | None:
     if options.wait in _ENDS:
         raise BadRequest(f"Nobody can wait for {options.wait}", "wait is accepted, delivered or acked.")
     return options
+
+
+def may_go_direct(verb: str, options: Options) -> bool:
+    """Whether the table of ways has it go from ring to ring, where there are rings at both ends."""
+    if options.priority is _NORMAL:
+        return False
+    from agentd.wire import choice  # which most messages do not need
+
+    return choice.may_go_direct(verb, options.priority, bool(options.durable), options.route)
 
 
 def checked(verb: S) -> S:

@@ -22,6 +22,7 @@ from agentd.wire.errors import (
     TooManyHops,
 )
 from agentd.wire.messages import Options, Route, State
+from agentd_client._options import may_go_direct
 from agentd_client._pairs import RETRY_S, Outgoing, Question
 from agentd_client.receipt import Call, Receipt, Steps, Submitted, ended
 
@@ -40,8 +41,6 @@ _MAX_HOPS: Final = 32
 def check(options: Options) -> None:
     """NotOnThisLane for what a direct lane can't do."""
     lane = options.priority.value
-    if options.durable:
-        raise NotOnThisLane(f"{lane} messages are never durable: they go to live agents only", "Leave out durable.")
     if options.key is not None:
         raise NotOnThisLane(f"The {lane} lane knows no idempotency keys", "It never sends a message twice.")
     if options.hops > _MAX_HOPS:
@@ -127,7 +126,7 @@ def delivered(channel: Outgoing, position: int, timeout: float | None) -> Steps[
 
 def post(direct: Direct, ticket: Submitted, to: str, content: Content, data: bytes, options: Options) -> bool:
     """The same without waiting, where a channel is open; False where it must be relayed."""
-    if options.route is Route.RELAYED:
+    if not may_go_direct("send", options):
         return False
     channel = direct.open_channel(to, options.priority)
     if channel is None:

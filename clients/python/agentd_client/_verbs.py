@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import messages as wire
 from agentd.wire.bodies import encode_body
-from agentd.wire.errors import AgentdError, Backpressure, BadRequest, RateLimited, Timeout, Unreachable
+from agentd.wire.errors import AgentdError, Backpressure, BadRequest, RateLimited, Timeout, Unreachable, from_wire
 from agentd.wire.frames import CHUNK_BYTES
-from agentd.wire.messages import Priority, Route, State
+from agentd.wire.messages import Route, State
 from agentd.wire.names import ID_LETTERS, id_value
-from agentd_client._options import checked, make_options
+from agentd_client._options import checked, make_options, may_go_direct
 from agentd_client.receipt import Call, Receipt, Steps, Submitted, ended
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _NET_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.05
 _ACCEPTED: Final = State.ACCEPTED
-_DIRECT: Final = (Priority.CRITICAL, Priority.HIGH)
 
 
 def deadline(timeout: float | None) -> float | None:
@@ -140,12 +139,37 @@ class Verbs:
         with its first message in asyncio, with its second in the blocking face, or where it is demanded: a command that
         sends one message is relayed sooner."""
         conversation = self._conversation
-        if options.priority not in _DIRECT or options.route in (Route.RELAYED, Route.SOCKET, Route.JOURNAL):
+        if not may_go_direct("send", options):
             return None
         again, conversation.eager = conversation.eager, conversation.may_attach
         if conversation.direct is None and (again or options.route is Route.DIRECT):
             conversation.go_direct()
         return conversation.direct
+
+    def choose(self, to: str, body: object, verb: wire.Kind | str, given: PostOptions) -> Steps[wire.ChoiceView]:
+        """The way that this would take now; the error that it would end with."""
+        _, data = encode_body(body)
+        options = make_options(given)
+        attached = options is not None and self._would_attach(verb, options)
+        until = deadline(self.answer_s)
+        yield from self._connection(until)
+        if not attached:
+            yield from self._fits(data, until)
+        view: wire.ChoiceView = yield from self.call(wire.Choose, to, len(data), verb, options, attached)
+        if view.refusal is not None:
+            refusal = view.refusal
+            error = from_wire(refusal.code, refusal.message, refusal.hint, refusal.retry_after)
+            error.row = view.row
+            raise error
+        return view
+
+    def _would_attach(self, verb: str, options: wire.Options) -> bool:
+        """Whether this client has shared memory by the time that it has sent that."""
+        conversation = self._conversation
+        if not conversation.may_attach or not may_go_direct(verb, options):
+            return False
+        asked = verb == wire.Kind.REQUEST or options.route is Route.DIRECT
+        return conversation.direct is not None or conversation.eager or asked
 
     def wait(self, ticket: Submitted, timeout: float | None) -> Steps[None]:
         """Until a ticket is settled."""
@@ -219,7 +243,7 @@ class Verbs:
         options = make_options(given)
         if type(to) is not str or not 0 < timeout <= 366 * 86400:
             raise BadRequest(f"Can't ask {to!r} with a timeout of {timeout} s")
-        if options is not None and options.priority in _DIRECT:
+        if options is not None and may_go_direct("request", options):
             from agentd_client import _ringing
 
             return (yield from _ringing.request(conversation.go_direct(), to, body, timeout, options))

@@ -277,6 +277,13 @@ class Client:
         """The same without waiting: the ticket for the receipt. Backpressure when too many are unanswered."""
         return self.conversation.post(to, body, **options)
 
+    def choose(
+        self, to: str, body: object, *, verb: wire.Kind | str = "send", **options: Unpack[PostOptions]
+    ) -> wire.ChoiceView:
+        """Which way that would take now, and why: nothing is sent. Raises what sending it would be refused with."""
+        view: wire.ChoiceView = self.drive(self.verbs.choose(to, body, verb, options))
+        return view
+
     def request(self, to: str, body: object, timeout: float = 30.0, **options: Unpack[SendOptions]) -> Message:
         """Ask, and get the reply. NoResponder at once where nobody would reply."""
         reply = self.drive(self.verbs.request(to, body, timeout, options))

@@ -266,6 +266,12 @@ class Client:
         """One message to one agent; waits for room, and for the state that `wait` names, until `timeout`."""
         return await drive(self.verbs.send(to, body, timeout, options))
 
+    async def choose(
+        self, to: str, body: object, *, verb: wire.Kind | str = "send", **options: Unpack[PostOptions]
+    ) -> wire.ChoiceView:
+        """Which way that would take now, and why: nothing is sent. Raises what sending it would be refused with."""
+        return await drive(self.verbs.choose(to, body, verb, options))
+
     async def request(self, to: str, body: object, timeout: float = 30.0, **options: Unpack[SendOptions]) -> Message:
         """Ask, and get the reply. NoResponder at once where nobody would reply."""
         reply = await drive(self.verbs.request(to, body, timeout, options))
