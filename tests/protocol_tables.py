@@ -19,7 +19,7 @@ from agentd.wire.ndjson import verb_of
 
 _ROOT = Path(__file__).parent.parent
 PROTOCOL = _ROOT / "clients" / "PROTOCOL.md"
-DOCUMENTS = (PROTOCOL, _ROOT / "docs" / "design.md")
+DOCUMENTS = (PROTOCOL, _ROOT / "README.md", _ROOT / "docs" / "design.md")
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PLAIN = {str: "text", int: "number", float: "number", bool: "true or false", bytes: "bytes", type(None): "null"}
 
@@ -130,12 +130,12 @@ def _ways() -> list[str]:
     return [*out, ""]
 
 
-def _roads() -> list[str]:
-    """Those that carry something, with what may change until a message is sent."""
-    out = ["| way | when | what may change until it is sent |", "|---|---|---|"]
+def _roads(*, changes: bool) -> list[str]:
+    """Those that carry something, as a user needs them; with what may change until a message is sent, or without."""
+    out = ["| way | when |" + " what may change until it is sent |" * changes, "|---|---|" + "---|" * changes]
     for row in choice.TABLE:
         if row.route:
-            cells = [f"{', '.join(row.when['priority'])} · {row.route}", row.reason, row.unless]
+            cells = [f"{', '.join(row.when['priority'])} · {row.route}", row.reason, *([row.unless] if changes else [])]
             out.append("| " + " | ".join(map(_plain, cells)) + " |")
     return [*out, ""]
 
@@ -156,7 +156,8 @@ def tables() -> dict[str, str]:
         "grants_daemon": [line for kind in typing.get_args(grants.DaemonPacket) for line in _struct(kind)],
         "errors": _errors(),
         "ways": _ways(),
-        "changes": _roads(),
+        "roads": _roads(changes=False),
+        "changes": _roads(changes=True),
     }
     return {name: "\n".join(["", *lines]) for name, lines in made.items()}
 

@@ -42,6 +42,11 @@ def dead(agentctl: Agentctl) -> str:
     return id
 
 
+def send(agentctl: Agentctl) -> list[Any]:
+    runs = [agentctl("send", "x", "hi", "--allow-absent", "--json", *more, status=0) for more in ((), ("--dry-run",))]
+    return [run.json for run in runs]
+
+
 def recv(agentctl: Agentctl) -> Result:
     first = sent(agentctl)
     sent(agentctl, "builder", '{"pr": 7}', "--re", first, "--header", "a=b")
@@ -134,7 +139,7 @@ def daemon(*verbs: str) -> Callable[[Agentctl], Result]:
 
 #: Each verb of agentctl, and a call of it that succeeds.
 CASES: dict[str, Callable[[Agentctl], Printed]] = {
-    "send": lambda run: run("send", "x", "hi", "--allow-absent", "--json", status=0),
+    "send": send,
     "recv": recv,
     "inbox": seen("inbox"),
     "ack": on(held, "ack", "ID"),

@@ -10,7 +10,7 @@ from agentd.wire.bodies import Content
 from agentd.wire.errors import BadBody
 
 if TYPE_CHECKING:
-    from agentd.wire.messages import TraceView
+    from agentd.wire.messages import ChoiceView, TraceView
     from agentd_client import Receipt
     from agentd_client.blocking import Message
 
@@ -38,6 +38,20 @@ def show_receipt(call: Call, receipt: Receipt, **more: Any) -> int:
             *(show.cell(note) for note in notes),
         )
     return UNKNOWN if state == "unknown" else 1 if state in ("dead", "expired") else 0
+
+
+def show_choice(call: Call, view: ChoiceView, to: str) -> int:
+    """The way that a message would take, and the row of the table that says so."""
+    if call.as_json:
+        shown = {"to": to, "lane": str(view.lane), "route": str(view.route), "row": view.row, "reason": view.reason}
+        show.emit(shown | {"unless": view.unless})
+        return 0
+    show.say(
+        f"{show.paint(f'{view.lane} · {view.route}', 'bold')} · {show.cell(view.reason)}",
+        *(f"may change: {show.cell(one)}" for one in view.unless),
+        show.paint(f"nothing was sent; row {view.row} of the table of ways", "dim"),
+    )
+    return 0
 
 
 def to_json(message: Message) -> dict[str, Any]:

@@ -133,6 +133,8 @@ def _failed(as_json: bool, error: Exception) -> int:
         more: dict[str, Any] = {"retry_after": error.retry_after} if error.retry_after is not None else {}
         if error.receipt is not None:  # it was accepted all the same
             more |= {"id": error.receipt.id, "state": str(error.receipt.state)}
+        if error.row:  # of send --dry-run
+            more["row"] = error.row
         return _refuse(as_json, error.exit_status, error.code, error.message, error.hint, error.retryable, **more)
     if isinstance(error, OSError) and error.errno is not None:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)

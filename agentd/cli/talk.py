@@ -27,7 +27,11 @@ def _headers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
     return headers or None
 
 
-@verb("agentctl send builder '{\"pr\": 7}' --wait acked\ngit diff | agentctl send reviewer - --ttl 2h")
+@verb(
+    "agentctl send builder '{\"pr\": 7}' --wait acked\n"
+    "git diff | agentctl send reviewer - --ttl 2h\n"
+    "agentctl send builder stop --priority critical --dry-run"
+)
 @argument("to", metavar="TO")
 @takes_body
 @option("--allow-absent", is_flag=True, help="Keep it for TO even if nobody knows that name yet.")
@@ -35,6 +39,12 @@ def _headers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 @option("--durable", is_flag=True, default=None, help="Write it to disk before saying so.")
 @option("--ttl", type=DURATION, metavar="TIME", help="Not worth delivering after TIME.")
 @option("--priority", type=click.Choice(["critical", "high", "normal", "low", "batch"]), default="normal")
+@option(
+    "--route",
+    type=click.Choice(["direct", "relayed", "socket", "journal"]),
+    help="Only this way; refused where it can't be had.",
+)
+@option("--dry-run", is_flag=True, help="Send nothing: say which way it would go and why, or what would refuse it.")
 @option("--key", metavar="KEY", help="Sent again under the same KEY it is accepted only once.")
 @option("--header", "headers", multiple=True, callback=_headers, metavar="K=V", help="A header; repeatable.")
 @option("--re", metavar="ID", help="The message that this one is about.")
@@ -44,20 +54,22 @@ def send(
     body: str,
     kind: str | None,
     wait: str | None,
-    durable: bool | None,
     re: str | None,
+    dry_run: bool,
     **more: Any,
 ) -> int:
     """Send a message to one agent and say what state it reached.
 
     BODY that is a JSON object or array goes as JSON, any other as text; @FILE reads a file, - reads stdin.
+    --dry-run says what holds now, and what may change until it is sent; it exits as sending would.
     """
     value = read_body(body, kind)
     with call.connect() as me:
         about = me.find(re) if re else None
-        receipt = me.send(
-            to, value, wait=wait or "accepted", durable=durable, re=about, timeout=call.patience_s, **more
-        )
+        more |= {"wait": wait or "accepted", "re": about}
+        if dry_run:
+            return letters.show_choice(call, me.choose(to, value, **more), to)
+        receipt = me.send(to, value, timeout=call.patience_s, **more)
     return letters.show_receipt(call, receipt, to=to)
 
 

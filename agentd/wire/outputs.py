@@ -25,6 +25,7 @@ class Failure(Struct):
     retry_after: float | UnsetType = UNSET  # seconds
     id: Id | UnsetType | None = UNSET  # of a message that was accepted all the same
     state: State | UnsetType = UNSET  # of that message
+    row: str | UnsetType = UNSET  # send --dry-run: of the table of ways, that refuses it
 
 
 class Failed(Struct):
@@ -48,6 +49,17 @@ class Sent(Receipt):
     """The state that a message has reached, and whose it is."""
 
     to: str
+
+
+class Way(Struct):
+    """send --dry-run: the way that a message would take, and which row of the table of ways says so."""
+
+    to: str
+    lane: Priority
+    route: Route
+    row: str
+    reason: str
+    unless: list[str]  # what holds now and may not any more when it is sent
 
 
 class Published(Receipt):
@@ -286,7 +298,7 @@ Schema = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "https://json
 #: What a verb prints, by its words; several where the lines of a stream differ. `error` is printed by any that fails.
 OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "error": (Failed,),
-    "send": (Sent,),
+    "send": (Sent, Way),
     "recv": (Taken,),
     "inbox": (views.InboxView, views.NoticeView),
     "ack": (Settled,),
