@@ -15,7 +15,7 @@ from hypothesis import settings
 from raw import Opener
 from worlds import SETTINGS, DaemonWorld, World, make_world
 
-from agentd_client import testing
+from agentd_client import Priority, testing
 
 # How long an example takes says nothing on a machine that others use too.
 settings.register_profile("agentd", deadline=None)
@@ -128,3 +128,10 @@ def own_face(request: pytest.FixtureRequest, place: Daemon | MemoryDaemon) -> Fa
 def daemon_face(request: pytest.FixtureRequest, daemon: Daemon) -> Face:
     """Each face in turn, on the test's own `daemon`."""
     return Face(request.param, daemon.socket)
+
+
+@pytest.fixture(params=[Priority.CRITICAL, Priority.HIGH], ids=str)
+def lane(request: pytest.FixtureRequest) -> Priority:
+    """Each direct lane in turn: what goes from ring to ring is the same on both."""
+    found: Priority = request.param
+    return found

@@ -76,10 +76,10 @@ async def _heard() -> str:
     return str(await asyncio.to_thread(sys.stdin.readline)).strip()
 
 
-async def sink(socket: str, name: str) -> None:
+async def sink(socket: str, name: str, lane: str) -> None:
     """Has a ring, and takes nothing out of it until it is told how many: then it says each, and acks none."""
     async with connect(name, socket=socket) as me:
-        with me.receiver() as receiver:
+        with me.receiver(lane) as receiver:
             say("ready")
             while count := int(await _heard() or 0):
                 for _ in range(count):
@@ -87,19 +87,19 @@ async def sink(socket: str, name: str) -> None:
                     say("nothing" if message is None else message.body.decode())
 
 
-async def worker(socket: str, name: str) -> None:
+async def worker(socket: str, name: str, lane: str) -> None:
     """Takes what comes, acks it, and says it."""
     async with connect(name, socket=socket) as me:
-        with me.receiver() as receiver:
+        with me.receiver(lane) as receiver:
             say("ready")
             while (message := await asyncio.to_thread(receiver.receive, 60.0)) is not None:
                 message.ack()
                 say(message.body.decode())
 
 
-async def source(socket: str, name: str, to: str, count: str) -> None:
+async def source(socket: str, name: str, lane: str, to: str, count: str) -> None:
     """Writes so many numbers into a channel, says so, and stays."""
-    async with connect(name, socket=socket) as me, me.channel(to) as channel:
+    async with connect(name, socket=socket) as me, me.channel(to, lane) as channel:
         say("ready")
         await _heard()
         for number in range(int(count)):
@@ -116,9 +116,9 @@ async def counter(socket: str, name: str) -> None:
             await message.ack()
 
 
-async def flood(socket: str, name: str, to: str) -> None:
+async def flood(socket: str, name: str, lane: str, to: str) -> None:
     """Writes into a channel as fast as it can, until it is killed."""
-    async with connect(name, share=True, socket=socket) as me, me.channel(to) as channel:
+    async with connect(name, share=True, socket=socket) as me, me.channel(to, lane) as channel:
         say("ready")
         while True:
             try:

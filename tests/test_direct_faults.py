@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from daemons import Daemon
 
-from agentd_client import State, connect, errors
+from agentd_client import Priority, State, connect, errors
 
 LONG = 20.0
 
@@ -78,27 +78,27 @@ def faulty(daemon: Daemon, shim: Path, fault: str) -> Path:
     return flag
 
 
-async def test_a_daemon_without_memory_refuses_by_name_and_relays(daemon: Daemon, shim: Path) -> None:
+async def test_a_daemon_without_memory_refuses_by_name_and_relays(daemon: Daemon, shim: Path, lane: Priority) -> None:
     flag = await asyncio.to_thread(faulty, daemon, shim, "allocate")
     async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
         flag.touch()
         with pytest.raises(errors.LimitReached, match=r"No memory for a pair of .* bytes: No space left"):
-            async with me.channel("builder"):
+            async with me.channel("builder", lane):
                 pass
-        sending = asyncio.create_task(me.send("builder", "x", priority="critical", wait="acked", timeout=LONG))
+        sending = asyncio.create_task(me.send("builder", "x", priority=lane, wait="acked", timeout=LONG))
         message = await builder.receive(timeout=LONG)
         assert message is not None
         await message.ack()
         receipt = await sending
         assert (receipt.state, receipt.route) == (State.ACKED, "relayed")
         flag.unlink()
-        async with me.channel("builder") as channel:
+        async with me.channel("builder", lane) as channel:
             channel.send("there is room again")
             assert (await builder.receive(timeout=LONG)).value == "there is room again"  # type: ignore[union-attr]
     assert "nothing can be relayed to" in daemon.stderr
 
 
-async def test_a_daemon_that_never_has_any_says_so_and_keeps_to_sockets(daemon: Daemon, shim: Path) -> None:
+async def test_a_daemon_that_never_has_any_says_so(daemon: Daemon, shim: Path, lane: Priority) -> None:
     daemon.stop()
     flag = daemon.directory / "fail"
     flag.touch()
@@ -106,7 +106,7 @@ async def test_a_daemon_that_never_has_any_says_so_and_keeps_to_sockets(daemon: 
     await asyncio.to_thread(faulty, daemon, shim, "allocate")
     async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
         with pytest.raises(errors.LaneUnavailable, match="no sealed memory can be made: No space left"):
-            await me.send("builder", "x", priority="critical")
+            await me.send("builder", "x", priority=lane)
 
 
 RECEIVER = """
@@ -124,7 +124,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_receiver_that_can_not_map_it_is_relayed_to(daemon: Daemon, shim: Path) -> None:
+async def test_a_receiver_that_can_not_map_it_is_relayed_to(daemon: Daemon, shim: Path, lane: Priority) -> None:
     flag = daemon.directory / "fail"
     flag.touch()
     process = await asyncio.create_subprocess_exec(
@@ -140,9 +140,9 @@ async def test_a_receiver_that_can_not_map_it_is_relayed_to(daemon: Daemon, shim
     assert await process.stdout.readline() == b"ready\n"
     async with connect("planner", socket=daemon.socket) as me:
         with pytest.raises(errors.LimitReached, match="builder can't read a pair: No space left"):
-            async with me.channel("builder"):
+            async with me.channel("builder", lane):
                 pass
-        receipt = await me.send("builder", "hello", priority="critical", wait="acked", timeout=LONG)
+        receipt = await me.send("builder", "hello", priority=lane, wait="acked", timeout=LONG)
         assert (receipt.state, receipt.route) == (State.ACKED, "relayed")
-    assert await process.stdout.readline() == b"hello critical\n"
+    assert await process.stdout.readline() == f"hello {lane}\n".encode()
     assert await process.wait() == 0

@@ -18,7 +18,7 @@ from daemons import Daemon, wait_until
 from agentd import _native
 from agentd.wire import grants
 from agentd.wire import messages as wire
-from agentd_client import blocking, connect, errors
+from agentd_client import Priority, blocking, connect, errors
 
 LONG = 20.0
 
@@ -188,17 +188,17 @@ def _next(sock: socket.socket, kind: type[Any]) -> Any:
         assert packet is not None
 
 
-async def test_limits_are_named_and_messages_are_relayed_past_them(daemon: Daemon) -> None:
+async def test_limits_are_named_and_messages_are_relayed_past_them(daemon: Daemon, lane: Priority) -> None:
     daemon.stop()
     daemon.config_path.write_text("[direct]\nmax_pairs_a_session = 3\n")
     daemon.start()
     async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
-        channels = [me.channel("builder") for _ in range(3)]
+        channels = [me.channel("builder", lane) for _ in range(3)]
         with pytest.raises(errors.LimitReached, match="builder is sent to by 3"):
             for channel in channels:
                 await channel.__aenter__()
         async with connect("other", socket=daemon.socket) as other:
-            sending = asyncio.create_task(other.send("builder", "relayed", priority="critical", timeout=LONG))
+            sending = asyncio.create_task(other.send("builder", "relayed", priority=lane, timeout=LONG))
             message = await builder.receive(timeout=LONG)
             assert message is not None and (message.value, message.sender) == ("relayed", "other")
             assert (await sending).route == "relayed"
@@ -206,13 +206,13 @@ async def test_limits_are_named_and_messages_are_relayed_past_them(daemon: Daemo
             await channel.__aexit__()
 
 
-async def test_direct_lanes_can_be_switched_off(daemon: Daemon) -> None:
+async def test_direct_lanes_can_be_switched_off(daemon: Daemon, lane: Priority) -> None:
     daemon.stop()
     daemon.config_path.write_text("[direct]\nenabled = false\n")
     daemon.start()
     async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
         with pytest.raises(errors.LaneUnavailable, match=r"direct\.enabled is false"):
-            await me.send("builder", "x", priority="critical")
+            await me.send("builder", "x", priority=lane)
 
 
 def free_huge_pages() -> int:
@@ -234,11 +234,11 @@ async def test_huge_pages_degrade_with_one_notice(daemon: Daemon) -> None:
         assert daemon.stderr.count("direct.huge_pages") == 1
 
 
-async def test_a_receivers_long_excuse_harms_no_sender(daemon: Daemon) -> None:
+async def test_a_receivers_long_excuse_harms_no_sender(daemon: Daemon, lane: Priority) -> None:
     def excuse() -> None:
         with blocking.connect("builder", socket=daemon.socket, take=True) as builder, attached(builder) as sock:
-            sock.send(grants.encode(grants.Idle(grants.CRITICAL, True)))
-            for _ in range(2):  # the relay's pair, and the sender's
+            sock.send(grants.encode(grants.Idle(grants.LANES[lane], True)))
+            for _ in range(2 if lane is Priority.CRITICAL else 1):  # the relay's pair, and the sender's
                 sock.send(grants.encode(grants.Mapped(_next(sock, grants.Offered).number, "x" * grants.MAX_TEXT)))
             over.wait(LONG)
 
@@ -251,28 +251,28 @@ async def test_a_receivers_long_excuse_harms_no_sender(daemon: Daemon) -> None:
                 while not any(one.name == "builder" for one in (await me.agents()).agents):
                     await asyncio.sleep(0.01)
             with pytest.raises(errors.LimitReached, match="builder can't read a pair: xxx"):
-                async with me.channel("builder"):
+                async with me.channel("builder", lane):
                     pass
         finally:
             over.set()
             await asyncio.to_thread(thread.join)
 
 
-async def test_who_attaches_again_keeps_its_pairs(daemon: Daemon) -> None:
+async def test_who_attaches_again_keeps_its_pairs(daemon: Daemon, lane: Priority) -> None:
     daemon.stop()
     daemon.config_path.write_text("[direct]\nreturn_s = 0.1\n")
     daemon.start()
     async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
-        async with me.channel("builder") as channel:
+        async with me.channel("builder", lane) as channel:
             direct = builder.conversation.go_direct()
             sock = direct.watcher._socket
             assert sock is not None
             sock.shutdown(socket.SHUT_RDWR)
-            async with connect("other", socket=daemon.socket) as other, other.channel("builder") as second:
+            async with connect("other", socket=daemon.socket) as other, other.channel("builder", lane) as second:
                 for number in range(3):
                     second.send(number)
                     assert (await builder.receive(timeout=LONG)).value == number  # type: ignore[union-attr]
-                    relayed = other.send("builder", "x", priority="critical", route="relayed", timeout=LONG)
+                    relayed = other.send("builder", "x", priority=lane, route="relayed", timeout=LONG)
                     assert (await relayed).route == "relayed"
                     assert (await builder.receive(timeout=LONG)).value == "x"  # type: ignore[union-attr]
                     await asyncio.sleep(0.15)

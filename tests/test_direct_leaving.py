@@ -11,7 +11,7 @@ from typing import Any
 
 from daemons import Daemon
 
-from agentd_client import State, blocking, connect
+from agentd_client import Priority, State, blocking, connect
 
 LONG = 20.0
 
@@ -27,24 +27,24 @@ def read(receiver):
     except (ValueError, RuntimeError):
         pass
 
-async def main():
+async def main(lane):
     for _ in range(40):
         async with connect("planner", socket=sys.argv[1]) as planner:
             async with connect("builder", socket=sys.argv[1]) as me:
-                thread = threading.Thread(target=read, args=(me.receiver(),))
+                thread = threading.Thread(target=read, args=(me.receiver(lane),))
                 thread.start()
-                async with planner.channel("builder") as channel:
+                async with planner.channel("builder", lane) as channel:
                     for _ in range(20):
                         channel.send(b"x")
                     await asyncio.sleep(0.005)
             thread.join()
 
-asyncio.run(main())
+asyncio.run(main(sys.argv[2]))
 """
 
 
-def test_leaving_while_a_thread_reads_harms_nobody(daemon: Daemon) -> None:
-    command = [sys.executable, "-P", "-X", "faulthandler", "-c", _LEAVES, str(daemon.socket)]
+def test_leaving_while_a_thread_reads_harms_nobody(daemon: Daemon, lane: Priority) -> None:
+    command = [sys.executable, "-P", "-X", "faulthandler", "-c", _LEAVES, str(daemon.socket), lane]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -69,16 +69,18 @@ async def test_leaving_waits_for_a_handler_that_waits_for_its_loop(daemon: Daemo
         assert (await sending).state is State.ACKED
 
 
-async def test_a_receiver_that_is_closed_gives_the_lane_back_though_a_thread_waits_there(daemon: Daemon) -> None:
+async def test_a_receiver_that_is_closed_gives_the_lane_back_though_a_thread_waits(
+    daemon: Daemon, lane: Priority
+) -> None:
     async with connect("planner", socket=daemon.socket) as planner, connect("builder", socket=daemon.socket) as me:
-        await planner.send("builder", 0, priority="critical", timeout=LONG)
+        await planner.send("builder", 0, priority=lane, timeout=LONG)
         for number in range(1, 20):
             assert (await me.receive(timeout=LONG)).value == number - 1  # type: ignore[union-attr]
-            receiver = me.receiver()
+            receiver = me.receiver(lane)
             waiting = asyncio.create_task(asyncio.to_thread(receiver.receive, LONG))
             await asyncio.sleep(0.002)
             receiver.close()
-            await planner.send("builder", number, priority="critical", timeout=LONG)
+            await planner.send("builder", number, priority=lane, timeout=LONG)
             assert await waiting is None
 
 

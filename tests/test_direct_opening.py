@@ -17,19 +17,19 @@ from test_direct_grants import attachment
 from test_direct_registry import pairs_of
 from test_direct_truth import held
 
-from agentd_client import State, blocking, connect
+from agentd_client import Priority, State, blocking, connect
 
 LONG = 20.0
 
 
-async def test_an_opening_that_is_cancelled_when_it_is_done_leaves_no_channel(daemon: Daemon) -> None:
+async def test_an_opening_that_is_cancelled_when_it_is_done_leaves_no_channel(daemon: Daemon, lane: Priority) -> None:
     async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
-        async with me.channel("builder"):
+        async with me.channel("builder", lane):
             pass
         direct = me.conversation.direct
         assert direct is not None
         for _ in range(5):
-            opening = asyncio.create_task(me.channel("builder").__aenter__())
+            opening = asyncio.create_task(me.channel("builder", lane).__aenter__())
             while not direct._opening:
                 await asyncio.sleep(0)
             next(iter(direct._opening.values())).when_settled(partial(_cancel, opening))
@@ -47,6 +47,7 @@ def _cancel(task: asyncio.Task[Any]) -> None:
 
 
 async def test_who_is_turned_away_at_the_grants_socket_is_relayed(daemon: Daemon) -> None:
+    lane = Priority.HIGH  # one is enough: it takes 5 s until they are given up
     with blocking.connect("other", socket=daemon.socket) as other:
         path = attachment(other).socket
     with ExitStack() as stack:
@@ -54,7 +55,7 @@ async def test_who_is_turned_away_at_the_grants_socket_is_relayed(daemon: Daemon
             silent = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             silent.connect(path)
         async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
-            receipt = await asyncio.wait_for(me.send("builder", "x", priority="critical"), LONG)
+            receipt = await asyncio.wait_for(me.send("builder", "x", priority=lane), LONG)
             assert receipt.state is State.ACCEPTED
 
 
@@ -77,9 +78,9 @@ _FULL = """
 import asyncio, os, resource, sys
 from agentd_client import connect, errors
 
-async def main():
+async def main(lane):
     async with connect("builder", socket=sys.argv[1]) as builder, connect("planner", socket=sys.argv[1]) as me:
-        await me.send("builder", "x", priority="critical")
+        await me.send("builder", "x", priority=lane)
         await builder.receive()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         for spare in range(7):
@@ -93,23 +94,23 @@ async def main():
             for fd in full[:spare]:
                 os.close(fd)
             try:
-                async with me.channel("builder"):
+                async with me.channel("builder", lane):
                     print("opened")
             except errors.AgentdError as error:
                 print(error.code)
             for fd in full[spare:]:
                 os.close(fd)
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            async with me.channel("builder") as channel:
+            async with me.channel("builder", lane) as channel:
                 channel.send(spare)
                 assert (await builder.receive()).value == spare
 
-asyncio.run(main())
+asyncio.run(main(sys.argv[2]))
 """
 
 
-def test_a_process_without_descriptors_is_refused_by_name_and_goes_on(daemon: Daemon) -> None:
-    command = [sys.executable, "-P", "-c", _FULL, str(daemon.socket)]
+def test_a_process_without_descriptors_is_refused_by_name_and_goes_on(daemon: Daemon, lane: Priority) -> None:
+    command = [sys.executable, "-P", "-c", _FULL, str(daemon.socket), lane]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split()[0] == "limit_reached"

@@ -52,16 +52,16 @@ async def test_agentctl_reaches_a_handler(daemon: Daemon, agentctl: Agentctl) ->
         )
 
 
-async def test_its_end_comes_back_to_who_waits(daemon: Daemon) -> None:
+async def test_its_end_comes_back_to_who_waits(daemon: Daemon, lane: Priority) -> None:
     async with connect("builder", socket=daemon.socket) as builder:
-        with builder.receiver() as receiver:
+        with builder.receiver(lane) as receiver:
             await attached(builder)
             outcomes: dict[str, object] = {}
 
             def send(body: str, wait: str) -> None:
                 with blocking.connect("planner", socket=daemon.socket) as me:
                     try:
-                        receipt = me.send("builder", body, priority="critical", wait=wait, timeout=LONG)
+                        receipt = me.send("builder", body, priority=lane, wait=wait, timeout=LONG)
                         outcomes[body] = (receipt.state, receipt.route)
                     except errors.Undelivered as error:
                         outcomes[body] = (error.receipt.state, error.receipt.note)
@@ -85,28 +85,31 @@ async def test_its_end_comes_back_to_who_waits(daemon: Daemon) -> None:
             }
 
 
-def test_a_full_ring_is_the_callers_backpressure(daemon: Daemon) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder, blocking.connect("planner", socket=daemon.socket) as me:
+def test_a_full_ring_is_the_callers_backpressure(daemon: Daemon, lane: Priority) -> None:
+    with (
+        peer(daemon.socket, "sink", "builder", lane) as builder,
+        blocking.connect("planner", socket=daemon.socket) as me,
+    ):
         sent = 0
         with pytest.raises(errors.Backpressure, match=r"ring is full|wait for builder to finish"):
             while True:
-                me.send("builder", b"x" * 4000, priority="critical", route="relayed", timeout=0.05)
+                me.send("builder", b"x" * 4000, priority=lane, route="relayed", timeout=0.05)
                 sent += 1
         assert 5 < sent < 64  # what a ring holds: nothing is kept elsewhere
         assert me.look("builder").total == 0
         builder.tell("1")
         assert builder.line()
-        me.send("builder", b"again", priority="critical", route="relayed", timeout=LONG)
+        me.send("builder", b"again", priority=lane, route="relayed", timeout=LONG)
 
 
-async def test_a_killed_receivers_relayed_messages_are_dead_or_unknown(daemon: Daemon) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder:
+async def test_a_killed_receivers_relayed_messages_are_dead_or_unknown(daemon: Daemon, lane: Priority) -> None:
+    with peer(daemon.socket, "sink", "builder", lane) as builder:
         states: dict[str, State] = {}
 
         def send(body: str) -> None:
             with blocking.connect(socket=daemon.socket) as me:
                 try:
-                    states[body] = me.send("builder", body, priority="critical", wait="acked", timeout=LONG).state
+                    states[body] = me.send("builder", body, priority=lane, wait="acked", timeout=LONG).state
                 except errors.Undelivered as error:
                     states[body] = error.receipt.state
 

@@ -29,12 +29,12 @@ class Listed(Session):
     """A session that nobody serves."""
 
 
-def test_a_daemon_that_follows_soon_gives_other_numbers() -> None:
+def test_a_daemon_that_follows_soon_gives_other_numbers(lane: Priority) -> None:
     limits, ends = DirectLimits(), (Listed(), Listed())
     given: set[int] = set()
     for started in range(1_800_000_000, 1_800_000_060):
         pairs = Pairs(limits, started)
-        numbers = {pairs.open(Priority.CRITICAL, *ends, 1).number for _ in range(500)}
+        numbers = {pairs.open(lane, *ends, 1).number for _ in range(500)}
         assert not numbers & given
         given |= numbers
         for number in numbers:
@@ -42,9 +42,9 @@ def test_a_daemon_that_follows_soon_gives_other_numbers() -> None:
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
-async def test_a_channel_outlives_daemon_after_daemon(daemon: Daemon, end: str) -> None:
-    with peer(daemon.socket, "worker", "builder") as builder:
-        async with connect("planner", socket=daemon.socket, timeout=LONG) as me, me.channel("builder") as channel:
+async def test_a_channel_outlives_daemon_after_daemon(daemon: Daemon, end: str, lane: Priority) -> None:
+    with peer(daemon.socket, "worker", "builder", lane) as builder:
+        async with connect("planner", socket=daemon.socket, timeout=LONG) as me, me.channel("builder", lane) as channel:
             for number in range(5):
                 await asyncio.to_thread(getattr(daemon, end))
                 await asyncio.to_thread(daemon.start)
@@ -53,10 +53,10 @@ async def test_a_channel_outlives_daemon_after_daemon(daemon: Daemon, end: str) 
                 assert await asyncio.to_thread(builder.line) == str(number)
 
 
-async def test_what_was_relayed_and_may_still_be_read_is_unknown_when_agentd_stops(daemon: Daemon) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder:
+async def test_what_was_relayed_and_may_be_read_is_unknown_when_agentd_stops(daemon: Daemon, lane: Priority) -> None:
+    with peer(daemon.socket, "sink", "builder", lane) as builder:
         async with connect("planner", socket=daemon.socket, timeout=LONG) as me:
-            options: Any = {"priority": "critical", "route": "relayed", "timeout": LONG}
+            options: Any = {"priority": lane, "route": "relayed", "timeout": LONG}
             await me.send("builder", "opens the ring", **options)
             sending = asyncio.create_task(me.send("builder", "relayed", wait="acked", **options))
             await asyncio.to_thread(wait_until, lambda: _relayed(daemon) == 2, "for it to be written")
@@ -67,10 +67,10 @@ async def test_what_was_relayed_and_may_still_be_read_is_unknown_when_agentd_sto
             await asyncio.to_thread(daemon.start)
 
 
-async def test_what_was_relayed_to_one_that_is_killed_is_dead(daemon: Daemon) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder:
+async def test_what_was_relayed_to_one_that_is_killed_is_dead(daemon: Daemon, lane: Priority) -> None:
+    with peer(daemon.socket, "sink", "builder", lane) as builder:
         async with connect("planner", socket=daemon.socket, timeout=LONG) as me:
-            options: Any = {"priority": "critical", "route": "relayed", "timeout": LONG}
+            options: Any = {"priority": lane, "route": "relayed", "timeout": LONG}
             await me.send("builder", "opens the ring", **options)
             sending = asyncio.create_task(me.send("builder", "relayed", wait="acked", **options))
             await asyncio.to_thread(wait_until, lambda: _relayed(daemon) == 2, "for it to be written")
@@ -85,9 +85,9 @@ def _relayed(daemon: Daemon) -> int:
         return me.stats().registries["direct"]["relayed"]
 
 
-async def test_who_attaches_again_and_again_is_rung_and_keeps_no_bells(daemon: Daemon) -> None:
+async def test_who_attaches_again_and_again_is_rung_and_keeps_no_bells(daemon: Daemon, lane: Priority) -> None:
     async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
-        async with me.channel("builder") as channel:
+        async with me.channel("builder", lane) as channel:
             direct = builder.conversation.direct
             assert direct is not None
             before = len(os.listdir("/proc/self/fd"))
@@ -101,16 +101,14 @@ async def test_who_attaches_again_and_again_is_rung_and_keeps_no_bells(daemon: D
                 assert (await waiting).value == number  # type: ignore[union-attr]
             assert len(os.listdir("/proc/self/fd")) <= before + 6
             direct.may_sleep()
-            assert not select.select([direct.readings[Priority.CRITICAL].mailbox.fileno()], [], [], 0)[0], (
-                "it is rung for ever"
-            )
+            assert not select.select([direct.readings[lane].mailbox.fileno()], [], [], 0)[0], "it is rung for ever"
 
 
-def test_a_blocking_client_that_only_receives_comes_back_with_its_daemon(daemon: Daemon) -> None:
-    with blocking.connect("builder", socket=daemon.socket) as me, me.receiver() as receiver:
+def test_a_blocking_client_that_only_receives_comes_back_with_its_daemon(daemon: Daemon, lane: Priority) -> None:
+    with blocking.connect("builder", socket=daemon.socket) as me, me.receiver(lane) as receiver:
         daemon.kill()
         daemon.start()
-        sender = threading.Thread(target=_send_until_it_is_back, args=(daemon.socket,))
+        sender = threading.Thread(target=_send_until_it_is_back, args=(daemon.socket, lane))
         sender.start()
         message = receiver.receive(timeout=60.0)
         assert message is not None and message.value == "back?"
@@ -119,11 +117,11 @@ def test_a_blocking_client_that_only_receives_comes_back_with_its_daemon(daemon:
         assert not sender.is_alive()
 
 
-def _send_until_it_is_back(socket: Path) -> None:
+def _send_until_it_is_back(socket: Path, lane: Priority) -> None:
     with blocking.connect("planner", socket=socket) as me:
         for _ in range(2000):
             try:
-                assert me.send("builder", "back?", priority="critical", wait="acked", timeout=60.0).state == "acked"
+                assert me.send("builder", "back?", priority=lane, wait="acked", timeout=60.0).state == "acked"
                 return
             except (errors.Absent, errors.NoSuchAgent):
                 time.sleep(0.01)

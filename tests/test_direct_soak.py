@@ -12,7 +12,7 @@ import pytest
 from daemons import Daemon, wait_until
 from peers import Peer, peer
 
-from agentd_client import blocking, errors
+from agentd_client import Priority, blocking, errors
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(1800)]
 
@@ -33,13 +33,13 @@ def pairs(daemon: Daemon) -> int:
         return me.stats().registries["pairs"]["pairs"]
 
 
-def test_senders_killed_at_any_moment_leave_nothing(daemon: Daemon) -> None:
+def test_senders_killed_at_any_moment_leave_nothing(daemon: Daemon, lane: Priority) -> None:
     chance = random.Random(7)
     with peer(daemon.socket, "counter", "builder") as builder:
         before: tuple[int, int, int] | None = None
         before_daemon: tuple[int, int, int] | None = None
         for number in range(ROUNDS):
-            sender = Peer(daemon.socket, "flood", f"planner-{number % 7}", "builder")
+            sender = Peer(daemon.socket, "flood", f"planner-{number % 7}", lane, "builder")
             if chance.random() < 0.7:
                 assert sender.line() == "ready"
             time.sleep(chance.random() * 0.02)  # a random moment is what this is about
@@ -57,9 +57,9 @@ def test_senders_killed_at_any_moment_leave_nothing(daemon: Daemon) -> None:
         assert footprint(builder.process.pid)[2] < before[2] + 8192
 
 
-def test_a_million_messages_leave_nothing(daemon: Daemon) -> None:
+def test_a_million_messages_leave_nothing(daemon: Daemon, lane: Priority) -> None:
     with peer(daemon.socket, "counter", "builder") as builder, blocking.connect("me", socket=daemon.socket) as me:
-        with me.channel("builder") as channel:
+        with me.channel("builder", lane) as channel:
             before = None
             for number in range(MESSAGES):
                 while True:

@@ -13,8 +13,7 @@ import pytest
 from daemons import Daemon, wait_until
 from peers import Peer, peer
 
-from agentd.wire.messages import Priority
-from agentd_client import State, blocking, connect, errors
+from agentd_client import Priority, State, blocking, connect, errors
 
 LONG = 20.0
 
@@ -28,15 +27,15 @@ async def held(condition: Any, what: str) -> None:
     pytest.fail(f"waited in vain {what}")
 
 
-async def test_a_killed_receivers_unread_are_dead_and_its_unacked_unknown(daemon: Daemon) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder:
+async def test_a_killed_receivers_unread_are_dead_and_its_unacked_unknown(daemon: Daemon, lane: Priority) -> None:
+    with peer(daemon.socket, "sink", "builder", lane) as builder:
         async with connect("planner", socket=daemon.socket) as me:
-            taken = [asyncio.create_task(_fate(me, f"taken {n}")) for n in range(2)]
+            taken = [asyncio.create_task(_fate(me, f"taken {n}", lane)) for n in range(2)]
             await asyncio.sleep(0)
-            await me.send("builder", "third", priority="critical", timeout=LONG)
+            await me.send("builder", "third", priority=lane, timeout=LONG)
             builder.tell("2")
             said = {await asyncio.to_thread(builder.line) for _ in range(2)}
-            left = [asyncio.create_task(_fate(me, f"left {n}")) for n in range(3)]
+            left = [asyncio.create_task(_fate(me, f"left {n}", lane)) for n in range(3)]
             await asyncio.sleep(0.05)
             builder.kill()
             states = [await task for task in [*taken, *left]]
@@ -45,17 +44,17 @@ async def test_a_killed_receivers_unread_are_dead_and_its_unacked_unknown(daemon
             assert states[2:] == [State.DEAD] * 3
 
 
-async def _fate(me: Any, body: str) -> State:
+async def _fate(me: Any, body: str, lane: Priority) -> State:
     try:
-        return (await me.send("builder", body, priority="critical", wait="acked", timeout=LONG)).state  # type: ignore[no-any-return]
+        return (await me.send("builder", body, priority=lane, wait="acked", timeout=LONG)).state  # type: ignore[no-any-return]
     except errors.Undelivered as error:
         return error.receipt.state  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("daemon_is", ["alive", "dead"])
-async def test_a_channel_counts_what_its_receiver_left(daemon: Daemon, daemon_is: str) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder:
-        async with connect("planner", socket=daemon.socket) as me, me.channel("builder") as channel:
+async def test_a_channel_counts_what_its_receiver_left(daemon: Daemon, daemon_is: str, lane: Priority) -> None:
+    with peer(daemon.socket, "sink", "builder", lane) as builder:
+        async with connect("planner", socket=daemon.socket) as me, me.channel("builder", lane) as channel:
             for number in range(10):
                 last = channel.send(str(number))
             builder.tell("4")
@@ -72,9 +71,9 @@ async def test_a_channel_counts_what_its_receiver_left(daemon: Daemon, daemon_is
             await asyncio.to_thread(daemon.start)
 
 
-async def test_what_was_taken_stays_delivered_when_its_receiver_leaves(daemon: Daemon) -> None:
+async def test_what_was_taken_stays_delivered_when_its_receiver_leaves(daemon: Daemon, lane: Priority) -> None:
     async with connect("planner", socket=daemon.socket) as me:
-        channel = me.channel("builder")
+        channel = me.channel("builder", lane)
         async with connect("builder", socket=daemon.socket) as builder:
             await channel.__aenter__()
             taken, left = channel.send("taken"), channel.send("left")
@@ -84,9 +83,9 @@ async def test_what_was_taken_stays_delivered_when_its_receiver_leaves(daemon: D
         assert not await channel.delivered(left, timeout=LONG)
 
 
-async def test_what_a_killed_sender_wrote_is_read(daemon: Daemon) -> None:
+async def test_what_a_killed_sender_wrote_is_read(daemon: Daemon, lane: Priority) -> None:
     async with connect("builder", socket=daemon.socket) as me:
-        planner = Peer(daemon.socket, "source", "planner", "builder", "100")
+        planner = Peer(daemon.socket, "source", "planner", lane, "builder", "100")
         with closing(planner):
             assert await asyncio.to_thread(planner.line) == "ready"
             planner.tell("go")
@@ -96,7 +95,7 @@ async def test_what_a_killed_sender_wrote_is_read(daemon: Daemon) -> None:
             assert [one.value for one in taken if one] == [str(number) for number in range(100)]
         direct = me.conversation.direct
         assert direct is not None
-        mailbox = direct.readings[Priority.CRITICAL].mailbox
+        mailbox = direct.readings[lane].mailbox
         await held(lambda: all(one.relays for one in mailbox.incomings()), "for the pair to be let go of")
         await asyncio.to_thread(wait_until, lambda: _pairs(daemon) == 1, "for the pair to be gone")  # the relay stays
 
@@ -106,10 +105,10 @@ def _pairs(daemon: Daemon) -> int:
         return me.stats().registries["pairs"]["pairs"]
 
 
-async def test_rings_go_on_while_the_daemon_is_dead_and_after_it_is_back(daemon: Daemon) -> None:
-    with peer(daemon.socket, "worker", "builder") as builder:
+async def test_rings_go_on_while_the_daemon_is_dead_and_after_it_is_back(daemon: Daemon, lane: Priority) -> None:
+    with peer(daemon.socket, "worker", "builder", lane) as builder:
         async with connect("planner", socket=daemon.socket, timeout=LONG) as me:
-            async with me.channel("builder") as channel:
+            async with me.channel("builder", lane) as channel:
                 said: list[str] = []
 
                 async def exchange(count: int) -> None:
@@ -118,11 +117,11 @@ async def test_rings_go_on_while_the_daemon_is_dead_and_after_it_is_back(daemon:
                         said.append(await asyncio.to_thread(builder.line))
 
                 await exchange(5)
-                await me.send("builder", "open", priority="critical", wait="acked", timeout=LONG)
+                await me.send("builder", "open", priority=lane, wait="acked", timeout=LONG)
                 assert await asyncio.to_thread(builder.line) == "open"
                 await asyncio.to_thread(daemon.kill)
                 await exchange(20)
-                receipt = await me.send("builder", "acked without it", priority="critical", wait="acked", timeout=LONG)
+                receipt = await me.send("builder", "acked without it", priority=lane, wait="acked", timeout=LONG)
                 assert await asyncio.to_thread(builder.line) == "acked without it"
                 await asyncio.to_thread(daemon.start)
                 await exchange(20)
@@ -132,11 +131,11 @@ async def test_rings_go_on_while_the_daemon_is_dead_and_after_it_is_back(daemon:
                 assert said == [str(number) for number in range(50)]
 
 
-async def test_a_pair_that_only_one_end_presents_is_closed(daemon: Daemon) -> None:
+async def test_a_pair_that_only_one_end_presents_is_closed(daemon: Daemon, lane: Priority) -> None:
     daemon.config_path.write_text("[direct]\nreturn_s = 0.2\n")
-    with peer(daemon.socket, "worker", "builder") as builder:
+    with peer(daemon.socket, "worker", "builder", lane) as builder:
         async with connect("planner", socket=daemon.socket, timeout=LONG) as me:
-            async with me.channel("builder") as channel:
+            async with me.channel("builder", lane) as channel:
                 channel.send("before")
                 assert await asyncio.to_thread(builder.line) == "before"
                 await asyncio.to_thread(daemon.kill)
@@ -144,14 +143,14 @@ async def test_a_pair_that_only_one_end_presents_is_closed(daemon: Daemon) -> No
                 await asyncio.to_thread(daemon.start)
                 await held(lambda: channel.state == "closed", "for the pair to be closed")
                 builder.signal(signal.SIGCONT)
-            await held_by(me, builder)
+            await held_by(me, builder, lane)
 
 
-async def held_by(me: Any, builder: Any) -> None:
+async def held_by(me: Any, builder: Any, lane: Priority) -> None:
     """Afterwards a new channel can be had."""
     for _ in range(200):
         try:
-            async with me.channel("builder") as channel:
+            async with me.channel("builder", lane) as channel:
                 channel.send("after")
                 assert await asyncio.to_thread(builder.line) == "after"
                 return
@@ -160,9 +159,9 @@ async def held_by(me: Any, builder: Any) -> None:
     pytest.fail("no channel after the return")
 
 
-async def test_a_stopped_receiver_delays_and_loses_nothing(daemon: Daemon) -> None:
-    with peer(daemon.socket, "worker", "builder") as builder:
-        async with connect("planner", socket=daemon.socket) as me, me.channel("builder") as channel:
+async def test_a_stopped_receiver_delays_and_loses_nothing(daemon: Daemon, lane: Priority) -> None:
+    with peer(daemon.socket, "worker", "builder", lane) as builder:
+        async with connect("planner", socket=daemon.socket) as me, me.channel("builder", lane) as channel:
             builder.signal(signal.SIGSTOP)
             for number in range(100):
                 position = channel.send(str(number))
@@ -172,10 +171,10 @@ async def test_a_stopped_receiver_delays_and_loses_nothing(daemon: Daemon) -> No
             assert [await asyncio.to_thread(builder.line) for _ in range(100)] == [str(n) for n in range(100)]
 
 
-async def test_leaving_tells_the_other_end(daemon: Daemon) -> None:
+async def test_leaving_tells_the_other_end(daemon: Daemon, lane: Priority) -> None:
     async with connect("planner", socket=daemon.socket) as me:
         async with connect("builder", socket=daemon.socket) as builder:
-            channel = me.channel("builder")
+            channel = me.channel("builder", lane)
             await channel.__aenter__()
             channel.send("read")
             channel.send("not read")
@@ -185,11 +184,11 @@ async def test_leaving_tells_the_other_end(daemon: Daemon) -> None:
         await channel.__aexit__()
 
 
-async def test_nothing_is_left_of_clients_that_came_and_went(daemon: Daemon, tmp_path: Path) -> None:
+async def test_nothing_is_left_of_clients_that_came_and_went(daemon: Daemon, tmp_path: Path, lane: Priority) -> None:
     async with connect("builder", socket=daemon.socket) as builder:
 
         async def round_trip() -> None:
-            async with connect("planner", socket=daemon.socket) as me, me.channel("builder") as channel:
+            async with connect("planner", socket=daemon.socket) as me, me.channel("builder", lane) as channel:
                 channel.send(b"x")
                 assert await builder.receive(timeout=LONG)
 
@@ -211,10 +210,10 @@ def _maps() -> int:
     return Path("/proc/self/maps").read_text().count("agentd-pair")
 
 
-async def test_what_a_receiver_may_still_read_is_not_dead(daemon: Daemon) -> None:
+async def test_what_a_receiver_may_still_read_is_not_dead(daemon: Daemon, lane: Priority) -> None:
     daemon.config_path.write_text("[direct]\nreturn_s = 0.2\n")
-    with peer(daemon.socket, "worker", "builder") as builder:
-        async with connect("planner", socket=daemon.socket, timeout=LONG) as me, me.channel("builder") as channel:
+    with peer(daemon.socket, "worker", "builder", lane) as builder:
+        async with connect("planner", socket=daemon.socket, timeout=LONG) as me, me.channel("builder", lane) as channel:
             channel.send("before")
             assert await asyncio.to_thread(builder.line) == "before"
             await asyncio.to_thread(daemon.kill)
@@ -229,22 +228,22 @@ async def test_what_a_receiver_may_still_read_is_not_dead(daemon: Daemon) -> Non
             assert await asyncio.to_thread(builder.line) == "meanwhile"
 
 
-async def test_what_is_left_in_a_channel_that_its_sender_closes_is_read_and_not_dead(daemon: Daemon) -> None:
+async def test_what_is_left_in_a_channel_that_is_closed_is_read_and_not_dead(daemon: Daemon, lane: Priority) -> None:
     async with connect("builder", socket=daemon.socket) as builder:
         async with connect("planner", socket=daemon.socket) as me:
-            async with me.channel("builder") as channel:
+            async with me.channel("builder", lane) as channel:
                 channel.send("in a channel")
-            await me.send("builder", "sent", priority="critical", timeout=LONG)
-            ticket = me.post("builder", "posted", priority="critical", wait="acked")
+            await me.send("builder", "sent", priority=lane, timeout=LONG)
+            ticket = me.post("builder", "posted", priority=lane, wait="acked")
         assert (channel.dead, channel.unknown) == (0, 1)
         assert ticket.outcome().state is State.UNKNOWN
         taken = {(await builder.receive(timeout=LONG)).value for _ in range(3)}  # type: ignore[union-attr]
         assert taken == {"in a channel", "sent", "posted"}
 
 
-async def test_what_was_delivered_stays_so_when_its_receiver_is_gone(daemon: Daemon) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder:
-        async with connect("planner", socket=daemon.socket) as me, me.channel("builder") as channel:
+async def test_what_was_delivered_stays_so_when_its_receiver_is_gone(daemon: Daemon, lane: Priority) -> None:
+    with peer(daemon.socket, "sink", "builder", lane) as builder:
+        async with connect("planner", socket=daemon.socket) as me, me.channel("builder", lane) as channel:
             read, unread = channel.send("read"), channel.send("unread")
             builder.tell("1")
             assert await asyncio.to_thread(builder.line) == "read"
@@ -254,20 +253,20 @@ async def test_what_was_delivered_stays_so_when_its_receiver_is_gone(daemon: Dae
             assert not await channel.delivered(unread, timeout=LONG)
 
 
-async def test_requests_given_up_take_no_room_from_the_verdicts_of_others(daemon: Daemon) -> None:
+async def test_requests_given_up_take_no_room_from_the_verdicts_of_others(daemon: Daemon, lane: Priority) -> None:
     async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
-        await me.send("builder", "opens the channel", priority="critical", timeout=LONG)
+        await me.send("builder", "opens the channel", priority=lane, timeout=LONG)
         taken = [await builder.receive(timeout=LONG)]
         with pytest.raises(errors.Backpressure, match="wait for builder to finish"):
             while True:
                 with pytest.raises(errors.Timeout):
-                    await me.request("builder", "?", timeout=0.001, priority="critical", ttl=LONG)
+                    await me.request("builder", "?", timeout=0.001, priority=lane, ttl=LONG)
                 taken.append(await builder.receive(timeout=LONG))
         assert len(taken) == 64
         for message in taken:
             assert message is not None
             await message.reject("x" * 1000)  # the longest verdicts there are
-        sending = asyncio.create_task(me.send("builder", "x", priority="critical", wait="acked", timeout=LONG))
+        sending = asyncio.create_task(me.send("builder", "x", priority=lane, wait="acked", timeout=LONG))
         last = await builder.receive(timeout=LONG)
         assert last is not None
         await last.ack()

@@ -359,7 +359,7 @@ MUTANTS = [
         INBOX,
         "            urgent.to_front(agent, entry)\n",
         "            pass\n",
-        "test_conformance_critical.py::test_it_comes_before_what_waits",
+        "test_conformance_direct.py::test_it_comes_before_what_waits",
     ),
     Mutant(
         "asked for more verdicts than there is room for",
