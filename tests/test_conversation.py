@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -259,6 +260,16 @@ def test_a_lost_connection_makes_open_tickets_unknown(fake: Fake) -> None:
     assert fake.quiet
     fake.connect()
     assert fake.heard() == []  # nothing is sent again
+
+
+@pytest.mark.parametrize("has_reader", [False, True])
+def test_who_reads_a_ring_is_invited_before_mail_goes_to_its_socket(fake: Fake, has_reader: bool) -> None:
+    fake.connect()
+    assert not fake.join.direct
+    fake.client.direct = cast(Any, SimpleNamespace(has_reader=has_reader, renew=lambda: None))
+    fake.client.lost()
+    fake.connect("2")
+    assert fake.join.direct is has_reader
 
 
 def test_what_is_posted_without_a_connection_goes_with_the_next(fake: Fake) -> None:

@@ -118,7 +118,8 @@ class Conversation(Attaching, Generic[R, P]):
         join = self._join
         take = self.taking
         self.joining = self.open(Call(self.next_cid()))
-        direct = take and join.direct
+        # Who reads a ring alone would not see what came on the socket before it is attached anew.
+        direct = take and (join.direct or (self.direct is not None and self.direct.has_reader))
         join = Join(self.joining.cid, join.name, take, take and join.share, take and join.replace, direct)
         self.out.greet([Hello(VERSION, CLIENT), join, *self.feeds.renew()])
 

@@ -90,6 +90,11 @@ class Direct(Introductions):
         else:
             self.watcher.connect(call.answer.socket, call.answer.token)
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether somebody takes a lane's mail alone."""
+        return any(reading.reader is not None for reading in self.readings.values())
+
     def invited(self) -> None:
         """Somebody wants to send here."""
         if (
