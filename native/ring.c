@@ -7,6 +7,7 @@
  */
 _Static_assert(sizeof(_Atomic uint64_t) == RING_WORD_BYTES, "a commit word is 8 bytes");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a word that needs a lock can't be shared between processes");
+_Static_assert(RING_PADDING <= UINT8_MAX, "a kind is stored as one byte");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "size and kind change place on a big-endian machine");
 
 static bool shape_is_valid(const void *data, uint64_t capacity, uint64_t position)
@@ -45,6 +46,42 @@ int ring_open_reader(
         .position = position,
     };
     return 0;
+}
+
+uint64_t ring_commit_later(struct ring_writer *writer, uint32_t size, struct ring_later *later)
+{
+    uint64_t mask = writer->mask, start = writer->position, claimed = writer->claimed;
+    uint64_t end = claimed + ring_record_bytes(size);
+    uint32_t first = size;
+
+    /* Relaxed, all of it: what the reader sees of this it sees by the store of the kind. */
+    atomic_store_explicit(ring_word_at(writer->data, end & mask), 0, memory_order_relaxed);
+    *later = (struct ring_later){.position = start, .kind = RING_RECORD};
+    if (claimed != start) {
+        atomic_store_explicit(
+            ring_word_at(writer->data, claimed & mask), ring_word(size, RING_RECORD), memory_order_relaxed);
+        later->kind = RING_PADDING;
+        first = (uint32_t)(claimed - start);
+    }
+    atomic_store_explicit(ring_word_at(writer->data, start & mask), ring_word(first, RING_NONE), memory_order_relaxed);
+    writer->position = writer->claimed = end;
+    return claimed;
+}
+
+void ring_commit_now(struct ring_writer *writer, const struct ring_later *later)
+{
+    /* PAIRS WITH the acquire in ring_peek(): who sees the kind sees the record, and what was done before. */
+    atomic_fetch_or_explicit(
+        ring_word_at(writer->data, later->position & writer->mask), ring_word(0, later->kind), memory_order_release);
+}
+
+bool ring_is_committed(const struct ring_writer *writer, const struct ring_later *later)
+{
+    /* The kind orders nothing here: it is the writer's own record. */
+    uint64_t word =
+        atomic_load_explicit(ring_word_at(writer->data, later->position & writer->mask), memory_order_relaxed);
+
+    return word >> 32 != RING_NONE;
 }
 
 int ring_find_room(struct ring_writer *writer, uint64_t end)

@@ -15,12 +15,18 @@
  *     +--------+--------+--------------------+
  *      \_ commit word _/
  *
- * The commit word is the whole protocol: zero says that nothing is here yet. The writer first writes the body, then
+ * The commit word is the whole protocol: kind 0 says that nothing is here yet. The writer first writes the body, then
  * zeroes the word behind it, where the next record will begin, and then stores the record's own word (release); so a
  * reader that sees the word (acquire) sees the body, and behind it a zero or a newer record, never what an earlier lap
  * left there. A record does not wrap: what is left at the end is covered by a record of kind padding, whose size is
  * exactly that rest. Memory that is all zeros holds no record, and any word that could not have been written in this
  * place by these rules is refused: the other end is broken or hostile, and the ring is of no more use.
+ *
+ * A record may be committed later, when something else has been done, by whoever has done it: the kernel, which copies
+ * a large body elsewhere and then writes one byte. All of the record is in place then but the kind of the word at which
+ * the reader looks first, the padding's where there is padding; and that kind is one byte, the word's fifth, which one
+ * store of a byte makes known. Other records may be committed behind it, later ones too, in any order; the reader comes
+ * to none of them before it, so the order is that in which they were claimed.
  *
  * Nothing here waits, allocates, makes a system call or reads the clock. A full ring is an answer (-EAGAIN).
  */
@@ -36,6 +42,8 @@
 
 #define RING_WORD_BYTES 8u
 #define RING_LINE_BYTES 64u
+/* Of the one byte of a word that a kind takes. */
+#define RING_KIND_PLACE 4u
 #define RING_MIN_CAPACITY 1024u
 #define RING_MAX_CAPACITY (1u << 30)
 /* The largest record, its word included, is this part of the ring: one record can't hold up the rest for long. */
@@ -151,6 +159,23 @@ static inline uint64_t ring_commit(struct ring_writer *writer, uint32_t size)
     return claimed;
 }
 
+/* Where a record that is committed later waits: what is missing there is the kind of the word at `position`. */
+struct ring_later {
+    uint64_t position;
+    enum ring_kind kind;
+};
+
+/*
+ * As ring_commit(), but no reader sees the record, or any behind it, before the kind is stored: by ring_commit_now(),
+ * or by who writes it as the byte at RING_KIND_PLACE of the word, and before it all that the record speaks of. Once:
+ * the place is another record's soon after.
+ */
+uint64_t ring_commit_later(struct ring_writer *writer, uint32_t size, struct ring_later *later);
+void ring_commit_now(struct ring_writer *writer, const struct ring_later *later);
+
+/* Whether that kind is stored by now. Only while the record is not known to be read. */
+bool ring_is_committed(const struct ring_writer *writer, const struct ring_later *later);
+
 /* Think better of a claim. */
 static inline void ring_abort(struct ring_writer *writer)
 {
@@ -183,12 +208,12 @@ int ring_peek_rare(struct ring_reader *reader, uint64_t word, const uint8_t **bo
 static inline int ring_peek(struct ring_reader *reader, const uint8_t **body, uint32_t *size)
 {
     uint64_t place = reader->position & reader->mask;
-    /* PAIRS WITH the releases in ring_commit(). Read once: what is checked below is what is used. */
+    /* PAIRS WITH the releases in ring_commit() and ring_commit_now(). Read once: what is checked is what is used. */
     uint64_t word =
         atomic_load_explicit((const _Atomic uint64_t *)(const void *)(reader->data + place), memory_order_acquire);
     uint32_t bytes = (uint32_t)word;
 
-    if (word == 0) {
+    if (word >> 32 == RING_NONE) {
         /*
          * Who looks again and again asks for the line behind the word too: most records reach into it, and the two
          * then cross from the writer's core together, not one after the other.

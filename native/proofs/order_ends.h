@@ -2,7 +2,12 @@
 #ifndef AGENTD_ORDER_ENDS_H
 #define AGENTD_ORDER_ENDS_H
 
-enum { CAPACITY = RING_MIN_CAPACITY, LARGEST = CAPACITY / RING_LARGEST_PART - RING_WORD_BYTES, SENDERS = 2 };
+enum {
+    CAPACITY = RING_MIN_CAPACITY,
+    LARGEST = CAPACITY / RING_LARGEST_PART - RING_WORD_BYTES,
+    SENDERS = 2,
+    COPIES = 2
+};
 
 /* A pair's memory and both its ends; in the runs with two senders, each has one. */
 static struct lane {
@@ -11,6 +16,8 @@ static struct lane {
     struct mailbox_entry receiver;
     uint64_t sent, received;
     bool largest; /* all records that are read are of the largest size */
+    /* The first so many records speak of what is copied apart from them. */
+    uint64_t n_copies, pool[COPIES];
 } lanes[SENDERS];
 
 static struct mailbox mailbox;
@@ -38,7 +45,8 @@ static void open_lane(struct lane *lane, uint64_t position)
 
     CHECK(header.total_bytes <= sizeof lane->memory);
     memset(lane->memory, 0, sizeof lane->memory);
-    lane->sent = lane->received = 0;
+    lane->sent = lane->received = lane->n_copies = 0;
+    memset(lane->pool, 0, sizeof lane->pool);
     lane->largest = false;
     lane->sender = (struct pair){.shape = shape, .end = PAIR_SENDER, .memory = lane->memory};
     lane->receiver = (struct mailbox_entry){.pair = {.shape = shape, .end = PAIR_RECEIVER, .memory = lane->memory}};
@@ -107,10 +115,27 @@ static void check_body(struct lane *lane, const uint8_t *body, uint32_t size, ui
         model_fail("a record that was not sent");
 }
 
+static uint64_t copied(uint64_t number)
+{
+    return number * 77 + 5;
+}
+
+static void check_copy(struct lane *lane)
+{
+    uint64_t found;
+
+    if (lane->received >= lane->n_copies)
+        return;
+    memcpy(&found, &lane->pool[lane->received], sizeof found);
+    if (found != copied(lane->received))
+        model_fail("a record was seen before what it speaks of");
+}
+
 static void take_one(struct mailbox_entry *entry, const uint8_t *body, uint32_t size)
 {
     struct lane *lane = entry == &lanes[0].receiver ? &lanes[0] : &lanes[1];
 
+    check_copy(lane);
     check_body(lane, body, size, lane->largest ? LARGEST : size_of(lane->received));
     mailbox_next(&mailbox, entry, size);
     mailbox_take(entry);

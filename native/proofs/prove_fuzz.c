@@ -113,7 +113,15 @@ static bool write_any(struct pair *pair, const struct step *step)
     if (error)
         return error != -EPROTO;
     guard_write(writer, body, step->unit % 2 ? step->low : step->low % 128, (uint8_t)step->high);
-    ring_commit(writer, step->low % 128 / 2);
+    if (step->what & 128) {
+        struct ring_later later;
+
+        ring_commit_later(writer, step->low % 128 / 2, &later);
+        if (step->what & 64) /* else nothing behind it is ever seen */
+            ring_commit_now(writer, &later);
+    } else {
+        ring_commit(writer, step->low % 128 / 2);
+    }
     n_written++;
     return true;
 }

@@ -63,7 +63,17 @@ static bool write_any(struct ring_writer *writer, uint64_t *random)
         ring_abort(writer);
         return true;
     }
-    ring_commit(writer, draw(random, 4) ? size : (uint32_t)draw(random, size + 1));
+    if (draw(random, 4) == 0)
+        size = (uint32_t)draw(random, size + 1);
+    if (draw(random, 8) == 0) {
+        struct ring_later later;
+
+        ring_commit_later(writer, size, &later);
+        ring_is_committed(writer, &later); /* somebody else may have done it */
+        ring_commit_now(writer, &later);
+    } else {
+        ring_commit(writer, size);
+    }
     n_written++;
     return true;
 }

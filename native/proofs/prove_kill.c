@@ -91,6 +91,35 @@ static void send_two(struct pair *sender)
     send_numbered(sender, 1, 40);
 }
 
+static struct ring_later claim_later(struct pair *sender, uint64_t number)
+{
+    struct ring_later later;
+    uint8_t *body;
+
+    CHECK(ring_claim(&sender->sender.ring, 40, &body) == 0);
+    body_fill(body, 40, number);
+    ring_commit_later(&sender->sender.ring, 40, &later);
+    return later;
+}
+
+static void send_one_later(struct pair *sender)
+{
+    struct ring_later later = claim_later(sender, 0);
+
+    ring_commit_now(&sender->sender.ring, &later);
+    pair_publish(sender);
+}
+
+/* What is committed behind it is seen with it, or not at all. */
+static void send_two_later(struct pair *sender)
+{
+    struct ring_later first = claim_later(sender, 0), second = claim_later(sender, 1);
+
+    ring_commit_now(&sender->sender.ring, &first);
+    ring_commit_now(&sender->sender.ring, &second);
+    pair_publish(sender);
+}
+
 /* How it would be without the one rule, that the word comes last. */
 static void send_wrongly(struct pair *sender)
 {
@@ -215,6 +244,9 @@ static const struct scene scenes[] = {
     {"to the end of the ring", PAIR_SENDER, 5 * RING_MIN_CAPACITY - 48, set_up_sleeping_receiver, send_one, check_sent,
      1},
     {"padding", PAIR_SENDER, UINT64_MAX - 23, set_up_sleeping_receiver, send_one, check_sent, 1},
+    {"a late record", PAIR_SENDER, 0, set_up_sleeping_receiver, send_one_later, check_sent, 1},
+    {"late behind padding", PAIR_SENDER, UINT64_MAX - 23, set_up_sleeping_receiver, send_one_later, check_sent, 1},
+    {"two late records", PAIR_SENDER, 3 * RING_MIN_CAPACITY, set_up_lapped, send_two_later, check_sent, 2},
     {"a new lap", PAIR_SENDER, 3 * RING_MIN_CAPACITY, set_up_lapped, send_two, check_sent, 2},
     {"receiving", PAIR_RECEIVER, 0, set_up_sent, receive_one, check_received, 2},
     {"a waiting sender", PAIR_RECEIVER, 512, set_up_waiting_sender, receive_one, check_received, 2},

@@ -22,6 +22,7 @@ int main(void)
 #else
 
 #include "order_ends.h"
+#include "order_later.h"
 
 /* --- scenarios --- */
 
@@ -273,6 +274,12 @@ static const struct proof proofs[] = {
     {{"closing", 3, set_up_fresh, {first_sender, receive_all, pause_and_close}, check_closed}, {1, 1}},
     {{"one by one", 2, set_up_fresh, {first_sender, receive_all}, check_all}, {2, 3}},
     {{"the end of the ring", 2, set_up_wrap, {first_sender, receive_all}, check_all}, {2, 3}},
+    {{"a broken chain", 2, set_up_copy, {send_one_after_all, receive_to_the_end}, check_all}, {2, 3}},
+    {{"a late copy", 3, set_up_copy, {send_one_later, receive_to_the_end, copy_one}, check_all}, {1, 2}},
+    {{"one behind padding", 3, set_up_copy_behind_padding, {send_one_later, receive_to_the_end, copy_one}, check_all},
+     {1, 2}},
+    {{"the last copy first", 3, set_up_copies, {send_all_later, receive_to_the_end, copy_last_first}, check_all},
+     {0, 2}},
     {{"two senders", 3, set_up_two_senders, {first_sender, receive_all, second_sender}, check_all}, {0, 1}},
 };
 enum { N_PROOFS = sizeof proofs / sizeof *proofs };
@@ -308,6 +315,8 @@ static const struct survivor {
 } survivors[] = {
     /* The fence has ordered the records already; what it takes from the gate orders nothing. */
     {"pair_publish", MODEL_CHANGE, MODEL_RELAXED},
+    /* Nobody else changes that word; the kernel stores a byte of it. */
+    {"ring_commit_now", MODEL_CHANGE, MODEL_SPLIT},
 };
 
 static bool may_survive(const struct model_mutant *mutant)

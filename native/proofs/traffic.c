@@ -108,13 +108,41 @@ static bool take_verdicts(struct end *end, struct asked *asked)
     return !is_broken(end, found);
 }
 
+/* One in sixteen is committed only when up to seven others are behind it, and these may be late themselves. */
+struct late {
+    struct ring_later laters[8];
+    unsigned n;
+};
+
+static void commit(struct end *end, uint64_t number, uint32_t size, struct late *late)
+{
+    struct ring_writer *ring = &end->pair.sender.ring;
+
+    if (mixed(number) % 16 == 5 && late->n < sizeof late->laters / sizeof *late->laters)
+        ring_commit_later(ring, size, &late->laters[late->n++]);
+    else
+        ring_commit(ring, size);
+}
+
+/* In an order that is not theirs. */
+static void commit_late(struct end *end, struct late *late)
+{
+    for (uint64_t turn = end->pair.sender.ring.position; late->n > 0; turn++) {
+        unsigned which = mixed(turn) % late->n;
+
+        ring_commit_now(&end->pair.sender.ring, &late->laters[which]);
+        late->laters[which] = late->laters[--late->n];
+    }
+}
+
 /* Room for that number's body; NULL when it is all over. */
-static uint8_t *claim(struct end *end, struct asked *asked, uint32_t size)
+static uint8_t *claim(struct end *end, struct asked *asked, uint32_t size, struct late *late)
 {
     uint8_t *body;
     int error;
 
     while ((error = ring_claim(&end->pair.sender.ring, size, &body)) == -EAGAIN) {
+        commit_late(end, late); /* the reader comes no further */
         publish(end);
         if (!take_verdicts(end, asked) || (end->traffic->may_break && is_stopped(end)))
             return NULL;
@@ -143,21 +171,25 @@ static void send_all(struct end *end)
 {
     uint32_t largest = ring_max_size(end->pair.sender.ring.mask);
     struct asked asked = {0};
+    struct late late = {.n = 0};
 
     for (uint64_t number = 0; number < atomic_load_explicit(&end->traffic->n_records, memory_order_relaxed); number++) {
         uint32_t size = body_size(number, largest);
-        uint8_t *body = claim(end, &asked, size);
+        uint8_t *body = claim(end, &asked, size, &late);
 
         if (!body)
             return;
         body_fill(body, size, number);
-        ring_commit(&end->pair.sender.ring, size);
+        commit(end, number, size, &late);
         asked.to = number + 1;
+        if (mixed(number) % 8 == 6)
+            commit_late(end, &late);
         if (mixed(number) % 4 != 2)
             publish(end); /* the others wait for the next one */
         if (is_stopped(end))
             atomic_store(&end->traffic->n_records, number + 1);
     }
+    commit_late(end, &late);
     publish(end);
     ring_bell(end->peer_bell); /* it may sleep and not know yet that this was all */
     await_verdicts(end, &asked);
@@ -227,6 +259,10 @@ static void receive_all(struct end *end)
             if (end->traffic->may_break && is_stopped(end))
                 break;
             continue;
+        }
+        if (size == 0 && body_size(number, largest) != 0) { /* a hole between a late record's size and its kind */
+            CHECK(is_broken(end, -EPROTO));
+            break;
         }
         CHECK(size == body_size(number, largest));
         check_body(end, body, size, number);

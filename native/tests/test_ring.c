@@ -195,11 +195,107 @@ static void test_padding(struct shared *shared)
     check_empty(&ends);
 }
 
+static struct ring_later write_later(struct ends *ends, uint32_t size, uint64_t number)
+{
+    struct ring_later later;
+    uint8_t *body;
+
+    CHECK(ring_claim(&ends->writer, size, &body) == 0);
+    fill(body, size, number);
+    ring_commit_later(&ends->writer, size, &later);
+    CHECK(!ring_is_committed(&ends->writer, &later));
+    return later;
+}
+
+/* As the kernel does: one byte, and nothing known of the ring. */
+static void write_byte(struct shared *shared, const struct ring_later *later)
+{
+    shared->data[(later->position & (CAPACITY - 1)) + RING_KIND_PLACE] = (uint8_t)later->kind;
+}
+
+/* Unseen with all behind it until its byte is there, wherever it lies and whoever writes that. */
+static void test_later(struct shared *shared, uint64_t position, uint32_t size, bool by_byte)
+{
+    struct ends ends = open_at(shared, position);
+    struct ring_later first, third, fourth;
+
+    memset(shared->data, 0xFF, sizeof shared->data);
+    memset(shared->data + (position & (CAPACITY - 1)), 0, RING_WORD_BYTES);
+    first = write_later(&ends, size, 1);
+    CHECK(first.position == position);
+    CHECK(word_at(shared, position & (CAPACITY - 1)) >> 32 == 0);
+    check_empty(&ends);
+    write_numbered(&ends, 40, 2);
+    third = write_later(&ends, size, 3);
+    fourth = write_later(&ends, 8, 4);
+    write_numbered(&ends, 0, 5);
+    check_empty(&ends);
+    ring_commit_now(&ends.writer, &fourth); /* in any order */
+    CHECK(ring_is_committed(&ends.writer, &fourth));
+    check_empty(&ends);
+    if (by_byte)
+        write_byte(shared, &first);
+    else
+        ring_commit_now(&ends.writer, &first);
+    CHECK(ring_is_committed(&ends.writer, &first));
+    read_numbered(&ends, size, 1);
+    read_numbered(&ends, 40, 2);
+    check_empty(&ends);
+    if (by_byte)
+        write_byte(shared, &third);
+    else
+        ring_commit_now(&ends.writer, &third);
+    read_numbered(&ends, size, 3);
+    read_numbered(&ends, 8, 4);
+    read_numbered(&ends, 0, 5);
+    check_empty(&ends);
+}
+
+static void test_bytes_of_later(struct shared *shared)
+{
+    struct ends ends = open_at(shared, 0);
+    struct ring_later later = write_later(&ends, 3, 0);
+
+    CHECK(word_at(shared, 0) == 3 && later.position == 0 && later.kind == RING_RECORD);
+    ring_commit_now(&ends.writer, &later);
+    CHECK(word_at(shared, 0) == ring_word(3, RING_RECORD));
+    ends = open_at(shared, CAPACITY - 32);
+    later = write_later(&ends, 40, 0);
+    CHECK(word_at(shared, CAPACITY - 32) == 32 && word_at(shared, 0) == ring_word(40, RING_RECORD));
+    CHECK(later.position == CAPACITY - 32 && later.kind == RING_PADDING);
+    write_byte(shared, &later);
+    CHECK(word_at(shared, CAPACITY - 32) == ring_word(32, RING_PADDING));
+    read_numbered(&ends, 40, 0);
+}
+
+/* A full ring stays full until what waits at its head is committed. */
+static void test_full_of_later(struct shared *shared)
+{
+    struct ends ends = open_at(shared, 0);
+    struct ring_later laters[RING_LARGEST_PART];
+    unsigned n = 0;
+    uint8_t *body;
+
+    while (ring_claim(&ends.writer, LARGEST, &body) == 0) {
+        fill(body, LARGEST, n);
+        ring_commit_later(&ends.writer, LARGEST, &laters[n++]);
+    }
+    CHECK(n == RING_LARGEST_PART - 1);
+    for (unsigned i = n; i-- > 1;)
+        ring_commit_now(&ends.writer, &laters[i]);
+    check_empty(&ends);
+    CHECK(ring_claim(&ends.writer, LARGEST, &body) == -EAGAIN);
+    ring_commit_now(&ends.writer, &laters[0]);
+    for (unsigned i = 0; i < n; i++)
+        read_numbered(&ends, LARGEST, i);
+    check_empty(&ends);
+    write_numbered(&ends, LARGEST, n);
+}
+
 /* Whatever word stands there, the reader reads a record within its bounds, or says that this is no ring. */
 static void test_hostile_writer(struct shared *shared)
 {
     static const uint64_t words[] = {
-        1,                                 /* a size without a kind */
         UINT64_C(3) << 32,                 /* a kind that is not */
         UINT64_MAX,                        /* everything */
         UINT64_C(1) << 63,                 /* a kind beyond the enum */
@@ -323,6 +419,11 @@ int main(void)
         for (uint32_t size = 0; size <= LARGEST; size++)
             test_full(&shared, starts[i], size);
     test_padding(&shared);
+    test_bytes_of_later(&shared);
+    test_full_of_later(&shared);
+    for (uint64_t place = 0; place < CAPACITY; place += 8)
+        for (uint32_t size = 0; size <= LARGEST; size += 5)
+            test_later(&shared, starts[place / 8 % 5] / CAPACITY * CAPACITY + place, size, place % 16);
     test_hostile_writer(&shared);
     test_hostile_reader(&shared);
     test_two_threads(&shared);
