@@ -101,6 +101,31 @@ class Channel:
     def ask(self, body: bytes, content: int, flags: int, details: bytes, deadline_ns: int, /) -> int:
         """Write one record with all it can have; its position. deadline_ns: of CLOCK_BOOTTIME, 0 for none."""
 
+    def claim_later(
+        self, body: ReadableBuffer, content: int, flags: int, details: ReadableBuffer, deadline_ns: int, /
+    ) -> tuple[int, int, int]:
+        """As `ask`, but neither this record nor any behind it is seen before it is committed: by one byte in the pair's
+        memory, which a chain of the engine stores when it has copied what the record speaks of. (position, the byte's
+        offset in the memory, its value.)
+
+            engine.write(memory_fd, body, block, True)            # what the record speaks of
+            engine.write(memory_fd, bytes([value]), offset, True)  # the record
+            engine.doorbell(bell)                                  # whatever the receiver's gate says
+
+        bell: a duplicate of `doorbell_fd`, which the kernel looks up when the chain has come so far. Others may be sent
+        meanwhile, and several be claimed, whose chains end in any order. EAGAIN where 64 are not committed yet.
+        Whatever becomes of the chain, the record must be committed (`commit_now`), or nothing behind it arrives. Close
+        the channel when `later` is 0: what is behind a record that was not committed is lost with it.
+        """
+
+    def commit_now(self, position: int, /) -> bool:
+        """Commit that record, whose chain did not, and wake the receiver. What it speaks of must be there. False where
+        it was committed already, by its chain or by this; and once closed. Never while its chain is under way."""
+    later: int
+    """How many records are claimed and not committed."""
+    doorbell_fd: int
+    """The receiver's; -1 once closed."""
+
     def verdicts(self) -> list[tuple[int, int, int, bytes]]:
         """What was said of records since the last call: (position, state, content, reason or reply)."""
 

@@ -51,6 +51,47 @@ struct uring;
 /* What is inside an Engine, as long as that lives. */
 struct uring *engine_uring(PyObject *engine);
 
+struct doorbells;
+struct later;
+
+/* A channel as its doorbells see it. */
+struct bell {
+    struct pair *pair;
+    const int *fd;
+    struct bell *next;
+    struct bell **at; /* what points at it among those that wait for the end of the burst; NULL: it does not wait */
+};
+
+/* The sender's end of a pair: Channel, in module_channel.c. */
+struct channel {
+    PyObject_HEAD struct pair pair;
+    int doorbell_fd; /* of the receiver */
+    /* The kernel may still ring it: never closed, or it would write into whatever has that number next. */
+    char doorbell_is_lent;
+    int closed;
+    int ended; /* the receiver is gone, by other evidence than its gate */
+    uint64_t sent;
+    uint64_t read_to;            /* by the receiver, once it is closed */
+    PyObject *encode;            /* what is neither bytes nor str becomes (content, bytes) */
+    PyObject *refuse;            /* raises what an errno and a size mean */
+    struct doorbells *doorbells; /* what it rings through, or NULL: by write(2) */
+    struct bell bell;
+    struct later *laters; /* module_later.c */
+    uint32_t n_laters;
+};
+
+/* The error as the caller's own kind of exception: NULL. */
+PyObject *channel_refused(struct channel *channel, int error, Py_ssize_t size);
+
+/* CLOCK_REALTIME. */
+uint64_t wall_ns(void);
+
+/* What is written is in the ring: whoever sleeps is to read it, now or at the end of a burst. */
+void channel_announce(struct channel *channel, uint64_t now_ns);
+
+/* One record from the arguments of ask(), to be committed later where that is given: its position, or NULL. */
+PyObject *channel_write_asked(struct channel *channel, PyObject *args, struct ring_later *later);
+
 /* The receiver's end of a pair: Incoming, in module_incoming.c. */
 struct incoming {
     PyObject_HEAD struct mailbox_entry entry; /* a mailbox that holds it finds the object by this member */

@@ -1,24 +1,9 @@
 /* Channel: the sender's end of a pair, as Python sees it. What each method promises stands in agentd/_native.pyi. */
-#include "module.h"
 #include "module_doorbells.h"
+#include "module_later.h"
 
 #include <time.h>
 #include <unistd.h>
-
-struct channel {
-    PyObject_HEAD struct pair pair;
-    int doorbell_fd; /* of the receiver */
-    /* The kernel may still ring it: never closed, or it would write into whatever has that number next. */
-    char doorbell_is_lent;
-    int closed;
-    int ended; /* the receiver is gone, by other evidence than its gate */
-    uint64_t sent;
-    uint64_t read_to;            /* by the receiver, once it is closed */
-    PyObject *encode;            /* what is neither bytes nor str becomes (content, bytes) */
-    PyObject *refuse;            /* raises what an errno and a size mean */
-    struct doorbells *doorbells; /* what it rings through, or NULL: by write(2) */
-    struct bell bell;
-};
 
 static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
 {
@@ -47,8 +32,7 @@ failed:
     return NULL;
 }
 
-/* The error as the caller's own kind of exception. */
-static PyObject *refused(struct channel *self, int error, Py_ssize_t size)
+PyObject *channel_refused(struct channel *self, int error, Py_ssize_t size)
 {
     PyObject *raised = PyObject_CallFunction(self->refuse, "in", -error, size);
 
@@ -67,7 +51,7 @@ static int may_send(const struct channel *self)
     return pair_peer(&self->pair);
 }
 
-static uint64_t wall_ns(void)
+uint64_t wall_ns(void)
 {
     struct timespec now;
 
@@ -75,8 +59,7 @@ static uint64_t wall_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* What is written is in the ring: whoever sleeps is to read it, now or at the end of a burst. */
-static void announce(struct channel *self, uint64_t now_ns)
+void channel_announce(struct channel *self, uint64_t now_ns)
 {
     if (self->doorbells)
         doorbells_sent(self->doorbells, &self->bell, now_ns);
@@ -84,10 +67,10 @@ static void announce(struct channel *self, uint64_t now_ns)
         ring_doorbell(self->doorbell_fd);
 }
 
-/* One record: its position, or -errno. */
-static int64_t write_record(
+/* One record: its position, or -errno. With `later` it is not committed yet. */
+static inline int64_t write_record(
     struct channel *self, const struct record_header *header, uint64_t deadline_ns, const void *details,
-    const void *body, Py_ssize_t body_bytes)
+    const void *body, Py_ssize_t body_bytes, struct ring_later *later)
 {
     struct ring_writer *ring = &self->pair.sender.ring;
     uint32_t overhead = record_overhead(header->flags, header->details_bytes);
@@ -108,9 +91,13 @@ static int64_t write_record(
         return error;
     room = record_write(room, header, deadline_ns, details);
     memcpy(room, body, (size_t)body_bytes);
-    position = ring_commit(ring, overhead + (uint32_t)body_bytes);
     self->sent++;
-    announce(self, header->sent_ns);
+    if (later) {
+        position = ring_commit_later(ring, overhead + (uint32_t)body_bytes, later);
+    } else {
+        position = ring_commit(ring, overhead + (uint32_t)body_bytes);
+        channel_announce(self, header->sent_ns);
+    }
     return (int64_t)(position & INT64_MAX);
 }
 
@@ -118,14 +105,14 @@ static PyObject *position_or_refusal(struct channel *self, int64_t position, Py_
 {
     if (position == -EEXIST) /* nothing that the other end or a limit has to do with */
         return raise_engine(-EEXIST);
-    return position < 0 ? refused(self, (int)position, size) : PyLong_FromLongLong(position);
+    return position < 0 ? channel_refused(self, (int)position, size) : PyLong_FromLongLong(position);
 }
 
 static PyObject *send_plain(struct channel *self, uint8_t content, const void *body, Py_ssize_t size)
 {
     struct record_header header = {.content = content, .sent_ns = wall_ns()};
 
-    return position_or_refusal(self, write_record(self, &header, 0, "", body, size), size);
+    return position_or_refusal(self, write_record(self, &header, 0, "", body, size, NULL), size);
 }
 
 static PyObject *send_encoded(struct channel *self, PyObject *body)
@@ -158,14 +145,14 @@ static PyObject *channel_send(struct channel *self, PyObject *body)
     return send_encoded(self, body);
 }
 
-static PyObject *channel_ask(struct channel *self, PyObject *args)
+PyObject *channel_write_asked(struct channel *self, PyObject *args, struct ring_later *later)
 {
     unsigned char content, flags;
     unsigned long long deadline_ns;
     Py_buffer body, details;
     PyObject *result;
 
-    if (!PyArg_ParseTuple(args, "y*bby*K:ask", &body, &content, &flags, &details, &deadline_ns))
+    if (!PyArg_ParseTuple(args, "y*bby*K", &body, &content, &flags, &details, &deadline_ns))
         return NULL;
     if (content >= RECORD_N_CONTENTS || flags & ~RECORD_FLAGS || details.len > UINT16_MAX) {
         result = PyErr_Format(PyExc_ValueError, "no such content, flags or details");
@@ -178,11 +165,16 @@ static PyObject *channel_ask(struct channel *self, PyObject *args)
         };
 
         result = position_or_refusal(
-            self, write_record(self, &header, deadline_ns, details.buf, body.buf, body.len), body.len);
+            self, write_record(self, &header, deadline_ns, details.buf, body.buf, body.len, later), body.len);
     }
     PyBuffer_Release(&body);
     PyBuffer_Release(&details);
     return result;
+}
+
+static PyObject *channel_ask(struct channel *self, PyObject *args)
+{
+    return channel_write_asked(self, args, NULL);
 }
 
 static PyObject *verdict_tuple(const uint8_t *bytes, uint32_t size)
@@ -248,7 +240,7 @@ static PyObject *channel_ring_by(struct channel *self, PyObject *doorbells)
         return PyErr_Format(PyExc_TypeError, "ring_by() takes Doorbells or None, not %R", doorbells);
     self->doorbells = NULL;
     if (before && doorbells_forget(before, &self->bell))
-        announce(self, 0);
+        channel_announce(self, 0);
     if (before)
         self->doorbell_is_lent |= !doorbells_are_rung(before);
     self->doorbells = doorbells == Py_None ? NULL : (struct doorbells *)Py_NewRef(doorbells);
@@ -302,6 +294,7 @@ static PyObject *channel_close(struct channel *self, PyObject *Py_UNUSED(unused)
     pair_detach(&self->pair);
     if (!self->doorbell_is_lent)
         close(self->doorbell_fd);
+    self->doorbell_fd = -1;
     Py_RETURN_NONE;
 }
 
@@ -314,6 +307,7 @@ static void channel_dealloc(struct channel *self)
     Py_CLEAR(self->encode);
     Py_CLEAR(self->refuse);
     Py_CLEAR(self->doorbells);
+    PyMem_Free(self->laters);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -364,6 +358,8 @@ static PyObject *get_max_body(struct channel *self, void *Py_UNUSED(unused))
 static PyMethodDef channel_methods[] = {
     {"send", (PyCFunction)channel_send, METH_O, PyDoc_STR("Write one record; its position.")},
     {"ask", (PyCFunction)channel_ask, METH_VARARGS, PyDoc_STR("Write one record with all that it can have.")},
+    {"claim_later", (PyCFunction)channel_claim_later, METH_VARARGS, PyDoc_STR("As ask(), but unseen until committed.")},
+    {"commit_now", (PyCFunction)channel_commit_now, METH_O, PyDoc_STR("Have it seen.")},
     {"verdicts", (PyCFunction)channel_verdicts, METH_NOARGS, PyDoc_STR("What became of records since last asked.")},
     {"is_delivered", (PyCFunction)channel_is_delivered, METH_O, PyDoc_STR("Whether it was taken.")},
     {"ring_by", (PyCFunction)channel_ring_by, METH_O, PyDoc_STR("Through what it rings.")},
@@ -377,6 +373,8 @@ static PyMethodDef channel_methods[] = {
 
 static PyMemberDef channel_members[] = {
     {"sent", T_ULONGLONG, offsetof(struct channel, sent), READONLY, PyDoc_STR("How many records.")},
+    {"doorbell_fd", T_INT, offsetof(struct channel, doorbell_fd), READONLY,
+     PyDoc_STR("The receiver's; -1 once closed.")},
     {"number", T_ULONGLONG, offsetof(struct channel, pair.shape.number), READONLY, PyDoc_STR("The pair's.")},
     {NULL, 0, 0, 0, NULL},
 };
@@ -385,6 +383,7 @@ static PyGetSetDef channel_getset[] = {
     {"state", (getter)get_state, NULL, PyDoc_STR("open, paused or closed, as the receiver says."), NULL},
     {"left", (getter)get_left, NULL, PyDoc_STR("Whether the receiver has closed its end."), NULL},
     {"taken", (getter)get_taken, NULL, PyDoc_STR("How many records the receiver says it has taken."), NULL},
+    {"later", (getter)channel_get_later, NULL, PyDoc_STR("How many are claimed and not committed."), NULL},
     {"max_body_bytes", (getter)get_max_body, NULL, PyDoc_STR("The largest body."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

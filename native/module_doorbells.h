@@ -4,16 +4,6 @@
 
 #include "module.h"
 
-struct doorbells;
-
-/* A channel as its doorbells see it. */
-struct bell {
-    struct pair *pair;
-    const int *fd;
-    struct bell *next;
-    struct bell **at; /* what points at it among those that wait for the end of the burst; NULL: it does not wait */
-};
-
 /* 0, or why nothing may be sent here: -EEXIST in another thread than the engine's, -ESTALE in a child. */
 int doorbells_check(const struct doorbells *self);
 
