@@ -133,7 +133,7 @@ bench-normal: build .venv/installed-bench ## measure NORMAL beside NATS and Redi
 bench-critical: build .venv/tried-rivals ## measure CRITICAL beside the cache line and its rivals (installs clang-19 with apt-get)
 	.venv/bin/python bench/critical.py $(ARGS)
 
-bench-high: build ## measure HIGH beside CRITICAL, the cache line and write(2)
+bench-high: build .venv/tried-rivals-high ## measure HIGH beside CRITICAL, a Unix socket, pyzmq, zenoh and iceoryx2
 	.venv/bin/python bench/high.py $(ARGS)
 
 bench-smoke: build ## run each measurement for a moment, without rivals: does it still work?
@@ -180,6 +180,11 @@ tachyon_packages := clang-19 libc++-19-dev lld-19
 	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $(tachyon_packages) || true; }
 	@for rival in $$(.venv/bin/python .ci/requirements rivals); do echo "installing $$rival"; \
 	CC=clang-19 CXX=clang++-19 CXXFLAGS=-stdlib=libc++ LDFLAGS="-stdlib=libc++ -fuse-ld=lld-19" \
+	$(pip) install --quiet "$$rival" || echo "$$rival can't be installed: it is left out"; done
+	@touch $@
+
+.venv/tried-rivals-high: .ci/requirements pyproject.toml .venv/made-with
+	@for rival in $$(.venv/bin/python .ci/requirements rivals-high); do echo "installing $$rival"; \
 	$(pip) install --quiet "$$rival" || echo "$$rival can't be installed: it is left out"; done
 	@touch $@
 

@@ -32,32 +32,33 @@ _BUSY_WAKES_A_S: Final = 40
 _BUSY: Final = " beside a computing thread"
 
 Wakes = tuple[list[int], list[int]]  # agentd's and the eventfd's, in nanoseconds
+Play = Callable[..., dict[tuple[str, str], list[chunks.Chunk[Wakes]]]]
 
 
 class Asleep:
     """What the runs gave."""
 
-    def __init__(self, result: report.Report, lane: str) -> None:
+    def __init__(self, result: report.Report, lane: str, home: Path, seconds: float, play: Play) -> None:
         self._result = result
         self._lane = lane
+        self._home = home
+        self._seconds = seconds
+        self._play = play
         self._p50_us = table.Table()
         self._samples: dict[tuple[str, str], Sampler] = {}
 
-    def measure(
-        self,
-        run: int,
-        home: Path,
-        seconds: float,
-        play: Callable[..., dict[tuple[str, str], list[chunks.Chunk[Wakes]]]],
-    ) -> None:
+    def measure(self, run: int) -> None:
         """One run, with fresh processes."""
+        home, seconds = self._home, self._seconds
         with ExitStack() as undo:
             ends = {}
             for way in WAYS:
                 ends[way] = PythonEnds(f"{self._lane}/{way}", home / f"{run}-asleep-{way}", program=PROGRAM)
                 undo.callback(ends[way].close)
             turns = {way: _turn(end, _A_CHUNK, False) for way, end in ends.items()}
-            for (way, regime), kept in play(turns, max(chunks.MIN_KEPT, round(2 * seconds / chunks.CHUNK_S))).items():
+            for (way, regime), kept in self._play(
+                turns, max(chunks.MIN_KEPT, round(2 * seconds / chunks.CHUNK_S))
+            ).items():
                 ours: list[int] = []
                 bare: list[int] = []
                 for chunk in kept:

@@ -45,6 +45,8 @@ _SWALLOWED: Final = struct.Struct("<qq")  # when, and how often the core was los
 MODULES: Final = {
     "agentd/bytes": "own_direct",
     "agentd/messages": "own_direct",
+    "agentd/high-bytes": "own_direct",
+    "agentd/high-messages": "own_direct",
     "tachyon/zero-copy": "rivals.tachyon",
     "iceoryx2/pub-sub": "rivals.iceoryx",
     "horus/dict": "rivals.horus",

@@ -203,7 +203,7 @@ class Contest:
         for name in wanted:
             if name not in asked:
                 result.leave_out(name, "not asked for")
-            elif chosen.smoke and not name.startswith("agentd/"):
+            elif chosen.smoke and contender.is_rival(name):
                 result.leave_out(name, "a smoke run has no rivals")
             elif reason := contender.adapter(name).missing():
                 result.leave_out(name, reason)

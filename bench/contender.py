@@ -12,6 +12,7 @@ documentation recommends, so that what is measured is what a user gets.
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -31,8 +32,17 @@ MODULES: Final = {
     "nats/uvloop": "rivals.nats",
     "nats/jetstream": "rivals.nats",
     "redis/blocking": "rivals.redis",
+    "high/asyncio": "own_high",
+    "high/uvloop": "own_high",
+    "high/blocking": "own_high",
+    "socket/blocking": "sockets",
+    "zmq/asyncio": "rivals.zeromq",
+    "zmq/blocking": "rivals.zeromq",
+    "zenoh/blocking": "rivals.zenoh",
+    "iceoryx2/blocking": "rivals.iceoryx_events",
 }
 INSTALL_HINT: Final = "not installed: make bench-normal installs it"
+INSTALL_HINT_HIGH: Final = "not installed: make bench-high installs it"
 
 
 class Server(Protocol):
@@ -78,6 +88,38 @@ class Adapter(Protocol):
 def adapter(name: str) -> Adapter:
     """The module behind a contender."""
     return importlib.import_module(MODULES[name])
+
+
+def is_rival(name: str) -> bool:
+    """Whether it is somebody else's: a smoke run has none."""
+    return MODULES[name].startswith("rivals.")
+
+
+class Place:
+    """The server of a system that has none: a directory of its own, which both ends know."""
+
+    def __init__(self, home: Path) -> None:
+        self.pid = 0
+        self.environ = {"BENCH_PLACE": str(home)}
+
+    def close(self) -> None:
+        pass
+
+
+def place() -> Path:
+    """That directory, in an end."""
+    return Path(os.environ["BENCH_PLACE"])
+
+
+def missing_module(module: str) -> str:
+    """INSTALL_HINT_HIGH, or why it can't be loaded, unless it can."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        return INSTALL_HINT_HIGH if error.name == module else f"can't be loaded: {error}"
+    except ImportError as error:
+        return f"can't be loaded: {error}"
+    return ""
 
 
 def needs(program: str, *modules: str) -> str:

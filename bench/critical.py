@@ -56,6 +56,7 @@ SMOKE_MS: Final = 5
 #: Rates fall to a fraction when an end loses its core: so short, most chunks pass without that on a busy machine too.
 FLOW_MS: Final = 10
 NEAR: Final = "near"
+CONTENDERS: Final = ("agentd/bytes", "agentd/messages", "tachyon/zero-copy", "iceoryx2/pub-sub", "horus/dict")
 #: Of agentd's own one way from Python: at least so many times as long.
 RIVALS: Final = {"tachyon/zero-copy": 3, "iceoryx2/pub-sub": 6, "horus/dict": 6}
 
@@ -63,7 +64,7 @@ RIVALS: Final = {"tachyon/zero-copy": 3, "iceoryx2/pub-sub": 6, "horus/dict": 6}
 def contenders(chosen: argparse.Namespace, result: report.Report) -> list[str]:
     """Who competes from Python."""
     names = []
-    for name in awake.MODULES:
+    for name in CONTENDERS:
         if chosen.smoke and not name.startswith("agentd/"):
             result.leave_out(name, "a smoke run has no rivals")
         elif chosen.only and name not in chosen.only.split(","):
@@ -104,7 +105,7 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
         judge(result, results)
         return result
     names = contenders(chosen, result)
-    sleepers = asleep.Asleep(result, "critical")
+    sleepers = asleep.Asleep(result, "critical", home, chosen.seconds, results.play)
     silence = quiet.Quiet(result)
     others = chosen.only.split(",") if chosen.only else ["asleep", "quiet"]
     span_ms = SMOKE_MS if chosen.smoke else round(chunks.CHUNK_S * 1000)
@@ -114,7 +115,7 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
         measure_core(c, results, run, span_ms, count)
         measure_python(names, results, run, home, span_ms, count)
         if "asleep" in others:
-            sleepers.measure(run, home, chosen.seconds, results.play)
+            sleepers.measure(run)
         if "quiet" in others:
             silence.measure(run, home, chosen.seconds)
     c.close()

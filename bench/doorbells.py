@@ -33,13 +33,16 @@ MOMENTS: Final = {"cost": "cost to the sender p50", "median": "median awake p50"
 SENDERS: Final = {"slept": 8, "ran": 40}
 
 Wakes = dict[str, dict[str, list[int]]]  # by way and moment, in nanoseconds
+Play = Callable[..., dict[tuple[str, str], list[chunks.Chunk[Wakes]]]]
 
 
 class Doorbells:
     """What the runs gave. `missing` says why nothing was measured."""
 
-    def __init__(self, result: report.Report, home: Path) -> None:
+    def __init__(self, result: report.Report, home: Path, seconds: float, play: Play) -> None:
         self._result = result
+        self._seconds = seconds
+        self._play = play
         self._program = home / "doorbells"
         self._p50_us = {moment: table.Table() for moment in MOMENTS}
         self._samples: dict[tuple[str, str, str], Sampler] = {}
@@ -52,9 +55,7 @@ class Doorbells:
         if self.missing:
             result.leave_out("doorbells", self.missing)
 
-    def measure(
-        self, run: int, seconds: float, play: Callable[..., dict[tuple[str, str], list[chunks.Chunk[Wakes]]]]
-    ) -> None:
+    def measure(self, run: int) -> None:
         """One run, with fresh processes."""
         cores = machine.end_cores()
         if self.missing or cores is None:
@@ -63,7 +64,9 @@ class Doorbells:
         child = process.spawn([str(self._program), *map(str, (*cores, sqpoll_core))])
         try:
             turns = {_case(n, sender): _turn(child, n, sender) for n in RECEIVERS for sender in SENDERS}
-            for (case, regime), kept in play(turns, max(chunks.MIN_KEPT, round(seconds / chunks.CHUNK_S))).items():
+            for (case, regime), kept in self._play(
+                turns, max(chunks.MIN_KEPT, round(self._seconds / chunks.CHUNK_S))
+            ).items():
                 self._add(run, case, regime, [chunk.result for chunk in kept])
         finally:
             process.stop(child)

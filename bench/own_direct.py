@@ -1,7 +1,8 @@
-"""agentd's direct lane from Python: a daemon that introduces the two ends, and its own client at both of them.
+"""agentd's direct lanes from Python: a daemon that introduces the two ends, and its own client at both of them.
 
 bytes     channel.send and receiver.receive_bytes
 messages  channel.send and receiver.receive: an object for each message, which can be asked for all that is known of it
+high-...  the same on the high lane, else it is the critical one
 Receivers look for longer than a chunk takes before they sleep. A flow is channel.send in a loop into drain_bytes.
 """
 
@@ -44,19 +45,19 @@ def finish(prepared: own.Daemon) -> None:
 class Bytes(awake.Calls):
     """Bodies alone."""
 
-    def __init__(self, socket: str, name: str, peer: str) -> None:
+    def __init__(self, socket: str, name: str, peer: str, lane: str) -> None:
         self._open = ExitStack()
         me = self._open.enter_context(blocking.connect(name, socket=socket))
-        self.receiver = self._open.enter_context(me.receiver())
-        self.channel = self._channel(me, peer)
+        self.receiver = self._open.enter_context(me.receiver(lane))
+        self.channel = self._channel(me, peer, lane)
         receive: Any = self.receiver.receive_bytes  # None only when its time is over, and it has no end here
         super().__init__(self.channel.send, receive)
 
-    def _channel(self, me: blocking.Client, peer: str) -> blocking.Channel:
+    def _channel(self, me: blocking.Client, peer: str, lane: str) -> blocking.Channel:
         deadline = time.monotonic() + _DEADLINE_S
         while True:
             try:
-                return self._open.enter_context(me.channel(peer))
+                return self._open.enter_context(me.channel(peer, lane))
             except AgentdError:  # it is not there yet
                 if time.monotonic() > deadline:
                     raise
@@ -106,4 +107,5 @@ class Messages(Bytes):
 
 def open_end(prepared: own.Daemon, first: bool, mode: str) -> Bytes:
     name, peer = _NAMES if first else reversed(_NAMES)
-    return (Messages if mode == "messages" else Bytes)(prepared.socket, name, peer)
+    lane = "high" if mode.startswith("high-") else "critical"
+    return (Messages if mode.endswith("messages") else Bytes)(prepared.socket, name, peer, lane)

@@ -118,6 +118,14 @@ def _span(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{_number(low)}–{_number(high)}"
 
 
+def size(size_bytes: int) -> str:
+    """For people."""
+    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size_bytes >= factor and size_bytes % factor == 0:
+            return f"{size_bytes // factor} {unit}"
+    return f"{size_bytes} B"
+
+
 def print_figures(report: Report) -> None:
     """The figures and notes of one benchmark."""
     print(f"\n{report.bench}  ({report.runs} runs; median, range of the runs)")
@@ -127,9 +135,19 @@ def print_figures(report: Report) -> None:
         in_unit = {"ms": 1000, "ns": 0.001}.get(f.unit, 1)
         tail = [_number(round(v / in_unit)) for v in (s.p99_us, s.p999_us, s.max_us)] if s else ["", "", ""]
         value = f"{_number(f.value)} {f.unit}"
-        size = f"{f.size_bytes} B" if f.size_bytes else ""
         verified = f"{f.verified:,}" if f.verified else ""
-        rows.append([f.what, f.contender, size, f.regime, value, _span(f.low, f.high), *tail, verified])
+        rows.append(
+            [
+                f.what,
+                f.contender,
+                size(f.size_bytes) if f.size_bytes else "",
+                f.regime,
+                value,
+                _span(f.low, f.high),
+                *tail,
+                verified,
+            ]
+        )
     print(*_aligned(rows), sep="\n")
     for note in report.notes:
         print(f"  {note}")

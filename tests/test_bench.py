@@ -148,7 +148,16 @@ def test_high() -> None:
     if report["machine"]["cores"] < 2:
         assert report["left_out"] == [{"what": "everything", "reason": "two ends need two cores"}]
         return
-    assert {name for name, _ in figures(report, "one way p50")} == {"cache line", "critical", "floor", "high"}
+    ways = {
+        "cache line",
+        "critical",
+        "floor",
+        "high",
+        "floor beside Python",
+        "agentd/high-bytes",
+        "agentd/high-messages",
+    }
+    assert {name for name, _ in figures(report, "one way p50")} == ways
     costs = figures(report, "cost to the sender")
     assert set(costs) == {("critical, a record", 64), ("high, a record", 64)}
     left_out = {left["what"] for left in report["left_out"]}
@@ -159,6 +168,17 @@ def test_high() -> None:
         assert all(figure["verified"] == figure["summary"]["count"] > 0 for figure in rung.values())
         ended = figures(report, "last awake p50")
         assert ended[f"engine, {cases[-1]}", 64]["value"] >= rung[f"engine, {cases[-1]}", 64]["value"]
+    wakes = figures(report, "wake p50")
+    assert {name for name, _ in wakes} == {
+        f"{beside}{n}" for n in ("inbox", "receive") for beside in ("", "eventfd beside ")
+    }
+    sizes = (64, 64 << 10)
+    ours = [(name, size) for name in ("high/asyncio", "high/blocking", "socket/blocking") for size in sizes]
+    trips, rates = figures(report, "round trip p50"), figures(report, "rate")
+    assert sorted(trips) == sorted(rates) == ours
+    assert all(trip["verified"] == trip["summary"]["count"] > 0 for trip in trips.values())
+    assert all(rate["verified"] >= 6 * 40 for rate in rates.values())
+    assert {"zmq/asyncio", "zmq/blocking", "zenoh/blocking", "iceoryx2/blocking"} <= left_out
 
 
 def test_the_c_of_the_benchmarks_has_no_warnings(bench: Path, tmp_path: Path) -> None:
@@ -272,6 +292,22 @@ def test_the_receiving_end_insists_on_order(bench: Path, sequences: list[int]) -
     with pytest.raises(SystemExit):
         for sequence in sequences:
             checker.taken(ends.body(sequence, 99, 64))
+
+
+def test_large_bodies_come_again_in_order(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = import_module("ends")
+    size_bytes = ends.LARGE_BYTES
+    checker, chunks = ends.Checker(size_bytes), ends.Chunks(size_bytes)
+    for count in (11, 1, 20):
+        for body in chunks.cut(count):
+            checker.taken(body)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["received"] for answer in said] == [11, 1, 20]
+    first, second, *_, last = chunks.cut(10)
+    for wrong in (second, last):
+        with pytest.raises(SystemExit):
+            checker.taken(wrong)
+    checker.taken(first)
 
 
 def test_the_receiving_end_counts_a_chunk(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
