@@ -17,7 +17,7 @@ from agentd.host.arguments import VERSION
 from agentd.host.machine import Disk, Machine
 from agentd.host.topology import Topology
 from agentd.wire.errors import Unreachable
-from agentd.wire.messages import AgentView, StatusView
+from agentd.wire.messages import AgentView, LaneView, Priority, StatusView
 
 GIB = 1 << 30
 
@@ -118,6 +118,7 @@ def with_environ(**more: str) -> Callable[[Patient], Patient]:
     return lambda patient: patient._replace(environ={**patient.environ, **more})
 
 
+HIGH_WITHOUT = LaneView(Priority.HIGH, True, "shared memory without io_uring: high.io_uring is false, 0 pairs")
 DOWN = Unreachable("No agentd answers")
 
 #: The check, how bad, a word of what it must say, and what makes it so.
@@ -140,6 +141,9 @@ TROUBLES: list[tuple[str, str, str, Callable[[Patient], Patient]]] = [
     ("locked memory", NOTICE, "64.0 KiB", on_machine(locked_bytes=(65536, 65536))),
     ("io_uring", NOTICE, "disabled is 2", on_machine(io_uring_errno=errno.EPERM, io_uring_switch="2")),
     ("io_uring", NOTICE, "seccomp", on_machine(io_uring_errno=errno.EPERM)),
+    ("io_uring", NOTICE, "hides it (seccomp)", on_machine(io_uring_errno=errno.ENOSYS)),
+    ("io_uring", NOTICE, "Cannot allocate", on_machine(io_uring_errno=errno.ENOMEM)),
+    ("io_uring", NOTICE, "high.io_uring is false", with_status(lanes=[HIGH_WITHOUT])),
     ("io_uring", NOTICE, "kernel has none", on_machine(io_uring_errno=errno.ENOSYS, io_uring_switch="")),
     ("kernel", ERROR, "pidfd", on_machine(missing=("pidfd",))),
     ("kernel", NOTICE, "SO_PEERPIDFD", on_machine(missing=("SO_PEERPIDFD",))),

@@ -11,8 +11,9 @@ from typing import Final
 
 from agentd.cli import show
 from agentd.cli.patient import ERROR, NOTICE, OK, WARNING, Finding, Patient
-from agentd.host.machine import UNLIMITED
+from agentd.host.machine import UNLIMITED, why_no_io_uring
 from agentd.wire.errors import AgentdError
+from agentd.wire.messages import Priority
 from agentd.wire.paths import MAX_SOCKET_PATH_BYTES, is_shared_place
 
 _MIN_FREE_BYTES: Final = 64 << 20
@@ -160,23 +161,34 @@ def locked_memory(patient: Patient) -> Iterator[Finding]:
 
 def io_uring(patient: Patient) -> Iterator[Finding]:
     """Whether the HIGH lane and the journal may use it; without, they have another way."""
-    refused = patient.machine.io_uring_errno
-    if not refused:
-        yield Finding("io_uring", OK, "can be used")
+    refused, switch = patient.machine.io_uring_errno, patient.machine.io_uring_switch
+    why = why_no_io_uring(refused, switch)
+    if not why:
+        yield _io_uring_of_daemon(patient)
         return
-    switch = patient.machine.io_uring_switch
-    if refused == errno.ENOSYS:
-        why, remedy = "this kernel has none", "Linux 5.1 and later have it."
-    elif switch not in ("", "0"):
-        why, remedy = f"kernel.io_uring_disabled is {switch}", "As root: sysctl kernel.io_uring_disabled=0"
+    if "seccomp" in why:
+        remedy = "Let the seccomp profile of the container or service allow io_uring_setup, _enter, _register."
+    elif refused == errno.ENOSYS:
+        remedy = "Linux 5.1 and later have it."
     elif refused == errno.EPERM:
-        why, remedy = (
-            "a sandbox forbids it (seccomp)",
-            "Let the container's profile allow io_uring_setup, _enter, _register.",
-        )
+        remedy = "As root: sysctl kernel.io_uring_disabled=0"
     else:
-        why, remedy = os.strerror(refused), "More locked memory may help: LimitMEMLOCK=."
+        remedy = "More locked memory may help: LimitMEMLOCK=."
     yield Finding("io_uring", NOTICE, f"can't be used: {why}; agentd does without, a little slower", remedy)
+
+
+def _io_uring_of_daemon(patient: Patient) -> Finding:
+    """Where we may: the daemon may live in a sandbox of its own, or be told to have its senders do without."""
+    lanes = [] if patient.status is None else patient.status.lanes
+    said = next((lane.reason for lane in lanes if lane.lane is Priority.HIGH), "")
+    if "without io_uring" not in said:
+        return Finding("io_uring", OK, "can be used")
+    return Finding(
+        "io_uring",
+        NOTICE,
+        f"can be used here, yet agentd says of its lane high: {said}",
+        "See high.io_uring in the configuration, and the sandbox that the daemon runs in.",
+    )
 
 
 def kernel(patient: Patient) -> Iterator[Finding]:

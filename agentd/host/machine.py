@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -48,13 +49,33 @@ def examine(environ: Mapping[str, str], directories: tuple[Path, ...]) -> Machin
         resource.getrlimit(resource.RLIMIT_NOFILE),
         resource.getrlimit(resource.RLIMIT_MEMLOCK),
         io_uring_errno(),
-        _text("/proc/sys/kernel/io_uring_disabled"),
+        _io_uring_switch(),
         tuple(_missing()),
         read_topology(environ),
         os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0,
         clock_source(environ),
         {str(directory): disk for directory in directories if (disk := disk_of(directory)) is not None},
     )
+
+
+def why_no_io_uring(refused: int, switch: str) -> str:
+    """In words, empty where nothing is refused. Kernels that have the switch, since 6.6, have io_uring."""
+    if refused == errno.ENOSYS:
+        return "a sandbox hides it (seccomp)" if switch else "this kernel has none"
+    if refused and switch not in ("", "0"):
+        return f"kernel.io_uring_disabled is {switch}"
+    if refused == errno.EPERM:
+        return "a sandbox forbids it (seccomp)"
+    return os.strerror(refused) if refused else ""
+
+
+def why_no_io_uring_here() -> str:
+    """Tried, not looked up."""
+    return why_no_io_uring(io_uring_errno(), _io_uring_switch())
+
+
+def _io_uring_switch() -> str:
+    return _text("/proc/sys/kernel/io_uring_disabled")
 
 
 def disk_of(directory: Path) -> Disk | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from agentd import _native
 from agentd.host.config import Config
+from agentd.host.machine import why_no_io_uring_here
 from agentd.hub.pairs import Pair, Pairs
 from agentd.wire import grants
 from agentd.wire.errors import LimitReached
@@ -76,10 +77,8 @@ class Shapes:
 
 def how_submitted(io_uring: bool) -> str:
     """How senders of the high lane submit: what the lane's reason says of it."""
-    if not io_uring:
-        return "without io_uring (high.io_uring is false)"
-    error = _native.io_uring_errno()
-    return f"without io_uring ({os.strerror(error)})" if error else "and io_uring"
+    why = why_no_io_uring_here() if io_uring else "high.io_uring is false"
+    return f"without io_uring: {why}" if why else "and io_uring"
 
 
 def no_shared_memory(enabled: bool) -> str:
