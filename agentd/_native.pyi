@@ -5,7 +5,7 @@ reference to its arguments after it returned. A failed system call raises OSErro
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -66,9 +66,10 @@ class Channel:
     EPROTO for what is no pair of that shape, ENOMEM or ENOSPC where it can't be made resident; then the doorbell stays
     the caller's.
 
-    refuse(errno, size) is called for each refusal and must raise: EAGAIN the ring is full, EMSGSIZE the record is too
-    large, EBUSY the receiver is paused, ESHUTDOWN it has left, ESTALE this is a child of the process that attached,
-    EPROTO the other end is broken. encode(body) makes (content, bytes) of what is neither bytes nor str.
+    refuse(errno, size) is called for each refusal and must raise: EAGAIN the ring is full, EMSGSIZE the record is
+    too large, EBUSY the receiver is paused, ESHUTDOWN it has left, ESTALE this is a child of the process that
+    attached, EPROTO the other end is broken, ENOSPC or ENOMEM there is no memory for a body of that size.
+    encode(body) makes (content, bytes) of what is neither bytes nor str.
     """
 
     def __new__(
@@ -94,9 +95,20 @@ class Channel:
     taken: int
     """How many records the receiver says it has taken. Not to be trusted for more than a count."""
     max_body_bytes: int
+    max_inline_bytes: int
+    """The largest body that rides in the ring. A larger one is copied into the pool; without a pool there is none."""
+    large: Callable[[bytes, int, int, bytes, int], Any] | None
+    """Called in place of the copy for a body that is `bytes`, does not ride in the ring, and has `async_bytes` or more:
+    large(body, content, flags, details, deadline_ns). What it returns is what send() and ask() return."""
+    async_bytes: int
+    lent: int
+    """How many blocks the receiver has, or is promised."""
+    touched_bytes: int
+    """How much of the pool may take memory: all that was used since it was last trimmed."""
 
     def send(self, body: Any, /) -> int:
-        """Write one record that wants no verdict; its position. No system call while the receiver is awake. 0.1 µs."""
+        """Write one record that wants no verdict; its position. No system call while the receiver is awake. 0.1 µs; by
+        way of the pool a copy, without the GIL from 256 KiB on. A Block of this channel is sent without one."""
 
     def ask(self, body: bytes, content: int, flags: int, details: bytes, deadline_ns: int, /) -> int:
         """Write one record with all it can have; its position. deadline_ns: of CLOCK_BOOTTIME, 0 for none."""
@@ -126,6 +138,19 @@ class Channel:
     doorbell_fd: int
     """The receiver's; -1 once closed."""
 
+    def allocate(self, size: int, /) -> Block:
+        """A block of the pool, to fill and send. EAGAIN where there is no room until the receiver gives something back,
+        EMSGSIZE where there never is."""
+
+    def send_block(
+        self, block: Block, content: int, flags: int, details: bytes, deadline_ns: int, size: int | None = None, /
+    ) -> int:
+        """Write one record whose body is the block, or the first `size` bytes of it; its position. As ask(), without a
+        copy. Where it is refused the block stays the caller's."""
+
+    def trim(self, keep_bytes: int, /) -> int:
+        """Give back memory of the pool behind the blocks in use and the first `keep_bytes`; how many bytes."""
+
     def verdicts(self) -> list[tuple[int, int, int, bytes]]:
         """What was said of records since the last call: (position, state, content, reason or reply)."""
 
@@ -149,7 +174,36 @@ class Channel:
         """Keep its memory from being swapped out, or OSError where the limits forbid it."""
 
     def close(self) -> None:
-        """Leave the pair; the receiver reads what is in it. Twice does no harm."""
+        """Leave the pair; the receiver reads what is in it. Twice does no harm. The memory goes when nobody has a
+        buffer of a block any more."""
+
+@final
+class Block:
+    """A place in a sender's pool, for one body. It has the buffer protocol, writable, until it is sent; what it holds
+    before is what somebody left there. `with` gives it up at the end where it was not sent, and so does dropping it.
+    A buffer that is still held after the block was sent stays memory, but the receiver reads there: who writes spoils
+    the message. The first buffer makes the memory: refuse(ENOSPC or ENOMEM) where there is none. A child of the process
+    can't use it.
+    """
+
+    slot: int
+    generation: int
+    offset: int
+    """In the pair's memfd: who has the kernel write the body there needs no buffer."""
+    size: int
+    buffer: memoryview
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+    def reference(self, size: int = ..., /) -> bytes:
+        """What the body of a record is that somebody writes later, with the flag POOLED (native/pool.h). From now on
+        the block comes back from the receiver, or by abandon() where the record was not written after all."""
+
+    def abandon(self) -> None:
+        """It will not be sent. Twice does no harm; ValueError for one that was. With buffers of it out, it is free when
+        the last of them is gone."""
 
 class Incoming:
     """The receiver's end of a pair. Arguments and errors as Channel's, `doorbell_fd` is the sender's for verdicts;
@@ -168,6 +222,10 @@ class Incoming:
     ) -> Self: ...
     taken: int
     number: int
+    held: int
+    """How many blocks of the sender's pool are not given back: of records that nobody has read, and of views."""
+    held_since_ns: int
+    """Since when the oldest of them is: monotonic_ns(); 0 where there is none."""
 
     def settle(self, position: int, state: int, content: int, payload: ReadableBuffer, /) -> None:
         """Tell the sender what became of its record (agentd.wire.records). OSError: EAGAIN where it does not read its
@@ -183,13 +241,36 @@ class Incoming:
         """As Channel's."""
 
     def close(self) -> None:
-        """Leave the pair. After Mailbox.remove()."""
+        """Leave the pair. After Mailbox.remove(). Records and views that have blocks keep the memory."""
+
+@final
+class View:
+    """A body where it lies, to read: `with record.view() as data` gives a memoryview. It has the buffer protocol
+    itself, read-only.
+
+    What lies in a pool is live memory, which a broken sender can change. It is lent until the view is released and
+    what was made from it, slices and arrays, is gone."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __enter__(self) -> memoryview: ...
+    def __exit__(self, *error: object) -> None: ...
+    def release(self) -> None:
+        """Nobody reads it any more. Twice does no harm."""
 
 class Record:
-    """A message out of a ring, copied. Made by a mailbox; subclasses may add no members."""
+    """A message out of a ring, copied. Made by a mailbox; subclasses may add no members.
+
+    A body that came by way of the pool stays there, and its block is lent, until somebody reads `body`; until its views
+    are released and the message is settled; or until the record is dropped.
+    """
 
     source: Incoming
     body: bytes
+    """Our own copy; of one in the pool made at the first look, while other threads run. ValueError where only views
+    were taken and it is given back."""
+    size: int
+    """How many bytes the body has. Copies nothing."""
     details_bytes: bytes | None
     decoded: Any
     """The face's to use; AttributeError until it is set."""
@@ -207,6 +288,9 @@ class Record:
     number: int
     """The message's id."""
 
+    def view(self) -> View:
+        """The body without a copy; of one that came in the ring, of ours."""
+
 class Mailbox:
     """The pairs of one lane of one session. One thread waits or takes at a time; add, remove and wake may be called
     from any other.
@@ -217,12 +301,7 @@ class Mailbox:
     """
 
     def __new__(
-        cls,
-        record: type[Record],
-        finished: Callable[[Any], object],
-        stopped: Callable[[Any], object],
-        spin_ns: int,
-        /,
+        cls, record: type[Record], finished: Callable[[Any], object], stopped: Callable[[Any], object], spin_ns: int, /
     ) -> Self: ...
     busy: int
     closed: int

@@ -117,9 +117,14 @@ PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 
 static int native_exec(PyObject *module)
 {
-    if (add_channel(module) < 0 || add_incoming(module) < 0 || add_mailbox(module) < 0)
-        return -1;
-    return add_engine(module) < 0 || add_doorbells(module) < 0 ? -1 : 0;
+    static int (*const add[])(PyObject *) = {
+        add_channel, add_incoming, add_mailbox, add_engine, add_doorbells, add_block, add_borrowed,
+    };
+
+    for (size_t i = 0; i < sizeof add / sizeof *add; i++)
+        if (add[i](module) < 0)
+            return -1;
+    return 0;
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg)
@@ -130,6 +135,9 @@ static int native_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->incoming);
     Py_VISIT(state->engine);
     Py_VISIT(state->doorbells);
+    Py_VISIT(state->block);
+    Py_VISIT(state->borrowed);
+    Py_VISIT(state->view);
     return 0;
 }
 
@@ -141,6 +149,9 @@ static int native_clear(PyObject *module)
     Py_CLEAR(state->incoming);
     Py_CLEAR(state->engine);
     Py_CLEAR(state->doorbells);
+    Py_CLEAR(state->block);
+    Py_CLEAR(state->borrowed);
+    Py_CLEAR(state->view);
     return 0;
 }
 

@@ -17,6 +17,9 @@ struct module_state {
     PyTypeObject *incoming;
     PyTypeObject *engine;
     PyTypeObject *doorbells;
+    PyTypeObject *block;
+    PyTypeObject *borrowed;
+    PyTypeObject *view;
 };
 
 extern struct PyModuleDef native_module;
@@ -40,6 +43,8 @@ int check_own(uint32_t forks);
 int add_channel(PyObject *module);
 int add_incoming(PyObject *module);
 int add_mailbox(PyObject *module);
+int add_block(PyObject *module);
+int add_borrowed(PyObject *module);
 int add_engine(PyObject *module);
 int add_doorbells(PyObject *module);
 
@@ -53,6 +58,7 @@ struct uring *engine_uring(PyObject *engine);
 
 struct doorbells;
 struct later;
+struct pool;
 
 /* A channel as its doorbells see it. */
 struct bell {
@@ -78,13 +84,33 @@ struct channel {
     struct bell bell;
     struct later *laters; /* module_later.c */
     uint32_t n_laters;
+    Py_ssize_t max_inline_bytes; /* of a body that rides in the ring */
+    struct pool *pool;           /* NULL where the pair has none */
+    uint32_t n_pins;             /* who uses its memory beyond a call: it stays mapped until they are done */
+    PyObject *large;             /* sends bytes of at least async_bytes in its own way, or None */
+    unsigned long long async_bytes;
 };
 
 /* The error as the caller's own kind of exception: NULL. */
 PyObject *channel_refused(struct channel *channel, int error, Py_ssize_t size);
 
-/* CLOCK_REALTIME. */
+/* Whether it may send: 0, or -errno. */
+int channel_may_send(const struct channel *channel);
+
+/* One record, announced: its position, or -errno. */
+int64_t channel_write_record(
+    struct channel *channel, const struct record_header *header, uint64_t deadline_ns, const void *details,
+    const void *body, Py_ssize_t body_bytes);
+
+/* What send() and ask() give: the position, or NULL where it is -errno. */
+PyObject *channel_position_or_refusal(struct channel *channel, int64_t position, Py_ssize_t size);
+
+/* CLOCK_REALTIME, in ns. */
 uint64_t wall_ns(void);
+
+/* Nobody unmaps its memory between these two. */
+void channel_pin(struct channel *channel);
+void channel_unpin(struct channel *channel);
 
 /* What is written is in the ring: whoever sleeps is to read it, now or at the end of a burst. */
 void channel_announce(struct channel *channel, uint64_t now_ns);
@@ -92,12 +118,18 @@ void channel_announce(struct channel *channel, uint64_t now_ns);
 /* One record from the arguments of ask(), to be committed later where that is given: its position, or NULL. */
 PyObject *channel_write_asked(struct channel *channel, PyObject *args, struct ring_later *later);
 
+/* Its methods that write records at once. */
+PyObject *channel_send(struct channel *channel, PyObject *body);
+PyObject *channel_ask(struct channel *channel, PyObject *args);
+
 /* The receiver's end of a pair: Incoming, in module_incoming.c. */
 struct incoming {
     PyObject_HEAD struct mailbox_entry entry; /* a mailbox that holds it finds the object by this member */
     int doorbell_fd;                          /* of the sender, who waits for verdicts */
     int closed;
     _Atomic int ended; /* nobody writes any more: take it out when it is empty */
+    uint32_t n_held;   /* blocks of the sender's pool that were not given back: while there are any it stays mapped */
+    struct borrowed *oldest, *newest;
 };
 
 static inline struct incoming *incoming_of(struct mailbox_entry *entry)
@@ -113,10 +145,10 @@ int incoming_settle(
 /* A message's record, copied: Record, in module_incoming.c. Its subclasses may add no members. */
 struct record_object {
     PyObject_HEAD PyObject *source; /* the Incoming */
-    PyObject *body;
-    PyObject *details; /* bytes, or NULL */
-    PyObject *decoded; /* for the face's use */
-    PyObject *window;  /* for the face's use */
+    PyObject *body;                 /* bytes, or what is borrowed of the pool until somebody reads it */
+    PyObject *details;              /* bytes, or NULL */
+    PyObject *decoded;              /* for the face's use */
+    PyObject *window;               /* for the face's use */
     uint64_t position;
     uint64_t sent_ns;
     uint64_t deadline_ns;

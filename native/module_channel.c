@@ -1,9 +1,24 @@
 /* Channel: the sender's end of a pair, as Python sees it. What each method promises stands in agentd/_native.pyi. */
-#include "module_doorbells.h"
 #include "module_later.h"
+#include "module_pool.h"
 
-#include <time.h>
 #include <unistd.h>
+
+/* With a pool, no body holds up the ring for longer than this part of it. */
+enum { LARGEST_PART = 16 };
+
+static int open_pool(struct channel *self)
+{
+    self->pool = PyMem_Malloc(sizeof *self->pool);
+    if (!self->pool) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    pool_open(self->pool, &self->pair); /* can't fail: there is one */
+    if (self->max_inline_bytes > (Py_ssize_t)(self->pair.shape.ring_capacity / LARGEST_PART))
+        self->max_inline_bytes = (Py_ssize_t)(self->pair.shape.ring_capacity / LARGEST_PART);
+    return 0;
+}
 
 static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
 {
@@ -18,6 +33,12 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UN
     if (attach_from_args(args, &self->pair, PAIR_SENDER, &self->doorbell_fd, &more) < 0)
         goto failed;
     self->closed = 0;
+    self->max_inline_bytes =
+        (Py_ssize_t)(ring_max_size(self->pair.shape.ring_capacity - 1) - sizeof(struct record_header));
+    if (self->pair.pool_offset && open_pool(self) < 0) {
+        Py_DECREF(more);
+        goto failed;
+    }
     if (!PyArg_ParseTuple(more, "OO;encode, refuse", &self->encode, &self->refuse)) {
         self->encode = self->refuse = NULL;
         Py_DECREF(more);
@@ -30,151 +51,6 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UN
 failed:
     Py_DECREF(self);
     return NULL;
-}
-
-PyObject *channel_refused(struct channel *self, int error, Py_ssize_t size)
-{
-    PyObject *raised = PyObject_CallFunction(self->refuse, "in", -error, size);
-
-    Py_XDECREF(raised);
-    if (raised)
-        raise_errno(error);
-    return NULL;
-}
-
-static int may_send(const struct channel *self)
-{
-    if (self->closed || self->ended)
-        return -ESHUTDOWN;
-    if (!pair_is_own(&self->pair))
-        return -ESTALE;
-    return pair_peer(&self->pair);
-}
-
-uint64_t wall_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-void channel_announce(struct channel *self, uint64_t now_ns)
-{
-    if (self->doorbells)
-        doorbells_sent(self->doorbells, &self->bell, now_ns);
-    else if (pair_publish(&self->pair))
-        ring_doorbell(self->doorbell_fd);
-}
-
-/* One record: its position, or -errno. With `later` it is not committed yet. */
-static inline int64_t write_record(
-    struct channel *self, const struct record_header *header, uint64_t deadline_ns, const void *details,
-    const void *body, Py_ssize_t body_bytes, struct ring_later *later)
-{
-    struct ring_writer *ring = &self->pair.sender.ring;
-    uint32_t overhead = record_overhead(header->flags, header->details_bytes);
-    uint8_t *room;
-    uint64_t position;
-    int error = may_send(self);
-
-    if (!error && self->doorbells)
-        error = doorbells_check(self->doorbells);
-    if (error)
-        return error;
-    if (body_bytes > (Py_ssize_t)RING_MAX_CAPACITY)
-        return -EMSGSIZE;
-    error = ring_claim(ring, overhead + (uint32_t)body_bytes, &room);
-    if (error == -EAGAIN && self->doorbells)
-        doorbells_full(self->doorbells);
-    if (error)
-        return error;
-    room = record_write(room, header, deadline_ns, details);
-    memcpy(room, body, (size_t)body_bytes);
-    self->sent++;
-    if (later) {
-        position = ring_commit_later(ring, overhead + (uint32_t)body_bytes, later);
-    } else {
-        position = ring_commit(ring, overhead + (uint32_t)body_bytes);
-        channel_announce(self, header->sent_ns);
-    }
-    return (int64_t)(position & INT64_MAX);
-}
-
-static PyObject *position_or_refusal(struct channel *self, int64_t position, Py_ssize_t size)
-{
-    if (position == -EEXIST) /* nothing that the other end or a limit has to do with */
-        return raise_engine(-EEXIST);
-    return position < 0 ? channel_refused(self, (int)position, size) : PyLong_FromLongLong(position);
-}
-
-static PyObject *send_plain(struct channel *self, uint8_t content, const void *body, Py_ssize_t size)
-{
-    struct record_header header = {.content = content, .sent_ns = wall_ns()};
-
-    return position_or_refusal(self, write_record(self, &header, 0, "", body, size, NULL), size);
-}
-
-static PyObject *send_encoded(struct channel *self, PyObject *body)
-{
-    PyObject *encoded = PyObject_CallOneArg(self->encode, body), *result = NULL;
-    unsigned char content;
-    Py_buffer buffer;
-
-    if (!encoded)
-        return NULL;
-    if (PyArg_ParseTuple(encoded, "by*;encode", &content, &buffer)) {
-        result = send_plain(self, content, buffer.buf, buffer.len);
-        PyBuffer_Release(&buffer);
-    }
-    Py_DECREF(encoded);
-    return result;
-}
-
-static PyObject *channel_send(struct channel *self, PyObject *body)
-{
-    const char *text;
-    Py_ssize_t size;
-
-    if (PyBytes_CheckExact(body))
-        return send_plain(self, RECORD_BYTES, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body));
-    if (PyUnicode_CheckExact(body) && (text = PyUnicode_AsUTF8AndSize(body, &size)))
-        return send_plain(self, RECORD_TEXT, text, size);
-    if (PyErr_Occurred())
-        PyErr_Clear(); /* a lone surrogate: encode() says so in its own words */
-    return send_encoded(self, body);
-}
-
-PyObject *channel_write_asked(struct channel *self, PyObject *args, struct ring_later *later)
-{
-    unsigned char content, flags;
-    unsigned long long deadline_ns;
-    Py_buffer body, details;
-    PyObject *result;
-
-    if (!PyArg_ParseTuple(args, "y*bby*K", &body, &content, &flags, &details, &deadline_ns))
-        return NULL;
-    if (content >= RECORD_N_CONTENTS || flags & ~RECORD_FLAGS || details.len > UINT16_MAX) {
-        result = PyErr_Format(PyExc_ValueError, "no such content, flags or details");
-    } else {
-        struct record_header header = {
-            .content = content,
-            .flags = (uint8_t)((flags & ~RECORD_DEADLINE) | (deadline_ns ? RECORD_DEADLINE : 0)),
-            .details_bytes = (uint16_t)details.len,
-            .sent_ns = wall_ns(),
-        };
-
-        result = position_or_refusal(
-            self, write_record(self, &header, deadline_ns, details.buf, body.buf, body.len, later), body.len);
-    }
-    PyBuffer_Release(&body);
-    PyBuffer_Release(&details);
-    return result;
-}
-
-static PyObject *channel_ask(struct channel *self, PyObject *args)
-{
-    return channel_write_asked(self, args, NULL);
 }
 
 static PyObject *verdict_tuple(const uint8_t *bytes, uint32_t size)
@@ -275,6 +151,17 @@ static PyObject *channel_lock(struct channel *self, PyObject *Py_UNUSED(unused))
     return error ? raise_errno(error) : Py_NewRef(Py_None);
 }
 
+void channel_pin(struct channel *self)
+{
+    self->n_pins++;
+}
+
+void channel_unpin(struct channel *self)
+{
+    if (--self->n_pins == 0 && self->closed)
+        pair_detach(&self->pair);
+}
+
 static PyObject *channel_close(struct channel *self, PyObject *Py_UNUSED(unused))
 {
     if (self->closed)
@@ -291,7 +178,8 @@ static PyObject *channel_close(struct channel *self, PyObject *Py_UNUSED(unused)
         doorbells_forget(self->doorbells, &self->bell);
         self->doorbell_is_lent |= !doorbells_are_rung(self->doorbells);
     }
-    pair_detach(&self->pair);
+    if (!self->n_pins)
+        pair_detach(&self->pair);
     if (!self->doorbell_is_lent)
         close(self->doorbell_fd);
     self->doorbell_fd = -1;
@@ -304,6 +192,8 @@ static void channel_dealloc(struct channel *self)
 
     PyObject_GC_UnTrack(self);
     Py_XDECREF(channel_close(self, NULL));
+    PyMem_Free(self->pool);
+    Py_CLEAR(self->large);
     Py_CLEAR(self->encode);
     Py_CLEAR(self->refuse);
     Py_CLEAR(self->doorbells);
@@ -317,11 +207,13 @@ static int channel_traverse(struct channel *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->encode);
     Py_VISIT(self->refuse);
+    Py_VISIT(self->large);
     return 0;
 }
 
 static int channel_clear(struct channel *self)
 {
+    Py_CLEAR(self->large);
     Py_CLEAR(self->encode);
     Py_CLEAR(self->refuse);
     return 0;
@@ -329,7 +221,7 @@ static int channel_clear(struct channel *self)
 
 static PyObject *get_state(struct channel *self, void *Py_UNUSED(unused))
 {
-    int error = may_send(self);
+    int error = channel_may_send(self);
 
     return PyUnicode_FromString(error == 0 ? "open" : error == -EBUSY ? "paused" : "closed");
 }
@@ -351,8 +243,9 @@ static PyObject *get_taken(struct channel *self, void *Py_UNUSED(unused))
 
 static PyObject *get_max_body(struct channel *self, void *Py_UNUSED(unused))
 {
-    return PyLong_FromUnsignedLong(
-        ring_max_size(self->pair.shape.ring_capacity - 1) - (unsigned long)sizeof(struct record_header));
+    uint64_t pool_bytes = self->pair.shape.pool_capacity;
+
+    return pool_bytes ? PyLong_FromUnsignedLongLong(pool_bytes) : PyLong_FromSsize_t(self->max_inline_bytes);
 }
 
 static PyMethodDef channel_methods[] = {
@@ -360,6 +253,9 @@ static PyMethodDef channel_methods[] = {
     {"ask", (PyCFunction)channel_ask, METH_VARARGS, PyDoc_STR("Write one record with all that it can have.")},
     {"claim_later", (PyCFunction)channel_claim_later, METH_VARARGS, PyDoc_STR("As ask(), but unseen until committed.")},
     {"commit_now", (PyCFunction)channel_commit_now, METH_O, PyDoc_STR("Have it seen.")},
+    {"allocate", (PyCFunction)channel_allocate, METH_O, PyDoc_STR("A block of the pool, to fill and send.")},
+    {"send_block", (PyCFunction)channel_send_block, METH_VARARGS, PyDoc_STR("Write one record whose body it is.")},
+    {"trim", (PyCFunction)channel_trim, METH_O, PyDoc_STR("Give memory of the pool back that nothing lies in.")},
     {"verdicts", (PyCFunction)channel_verdicts, METH_NOARGS, PyDoc_STR("What became of records since last asked.")},
     {"is_delivered", (PyCFunction)channel_is_delivered, METH_O, PyDoc_STR("Whether it was taken.")},
     {"ring_by", (PyCFunction)channel_ring_by, METH_O, PyDoc_STR("Through what it rings.")},
@@ -376,6 +272,10 @@ static PyMemberDef channel_members[] = {
     {"doorbell_fd", T_INT, offsetof(struct channel, doorbell_fd), READONLY,
      PyDoc_STR("The receiver's; -1 once closed.")},
     {"number", T_ULONGLONG, offsetof(struct channel, pair.shape.number), READONLY, PyDoc_STR("The pair's.")},
+    {"max_inline_bytes", T_PYSSIZET, offsetof(struct channel, max_inline_bytes), READONLY,
+     PyDoc_STR("The largest body that rides in the ring.")},
+    {"large", T_OBJECT, offsetof(struct channel, large), 0, PyDoc_STR("Sends the largest bodies, or None.")},
+    {"async_bytes", T_ULONGLONG, offsetof(struct channel, async_bytes), 0, PyDoc_STR("From which size on it does.")},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -385,6 +285,8 @@ static PyGetSetDef channel_getset[] = {
     {"taken", (getter)get_taken, NULL, PyDoc_STR("How many records the receiver says it has taken."), NULL},
     {"later", (getter)channel_get_later, NULL, PyDoc_STR("How many are claimed and not committed."), NULL},
     {"max_body_bytes", (getter)get_max_body, NULL, PyDoc_STR("The largest body."), NULL},
+    {"lent", (getter)channel_get_lent, NULL, PyDoc_STR("How many blocks the receiver has."), NULL},
+    {"touched_bytes", (getter)channel_get_touched, NULL, PyDoc_STR("How much of the pool may take memory."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

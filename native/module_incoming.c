@@ -1,5 +1,5 @@
 /* Incoming and Record: the receiver's end of a pair, and what came from it. Documented in agentd/_native.pyi. */
-#include "module.h"
+#include "module_pool.h"
 
 #include <unistd.h>
 
@@ -162,7 +162,8 @@ static PyObject *method_close(struct incoming *self, PyObject *Py_UNUSED(unused)
         if (pair_publish(&self->entry.pair))
             ring_doorbell(self->doorbell_fd);
     }
-    pair_detach(&self->entry.pair);
+    if (!self->n_held) /* else whoever gives back the last */
+        pair_detach(&self->entry.pair);
     close(self->doorbell_fd);
     Py_RETURN_NONE;
 }
@@ -187,7 +188,18 @@ static PyMethodDef incoming_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *get_held_since(struct incoming *self, void *Py_UNUSED(unused))
+{
+    return PyLong_FromLongLong(self->oldest ? self->oldest->since_ns : 0);
+}
+
+static PyGetSetDef incoming_getset[] = {
+    {"held_since_ns", (getter)get_held_since, NULL, PyDoc_STR("Since when the oldest is."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMemberDef incoming_members[] = {
+    {"held", T_UINT, offsetof(struct incoming, n_held), READONLY, PyDoc_STR("Blocks that were not given back.")},
     {"taken", T_ULONGLONG, offsetof(struct incoming, entry.taken), READONLY, PyDoc_STR("How many records.")},
     {"number", T_ULONGLONG, offsetof(struct incoming, entry.pair.shape.number), READONLY, PyDoc_STR("The pair's.")},
     {NULL, 0, 0, 0, NULL},
@@ -197,8 +209,13 @@ static PyMemberDef incoming_members[] = {
 static char incoming_doc[] = "The receiver's end of a pair.";
 
 static PyType_Slot incoming_slots[] = {
-    {Py_tp_new, incoming_new},         {Py_tp_dealloc, incoming_dealloc}, {Py_tp_methods, incoming_methods},
-    {Py_tp_members, incoming_members}, {Py_tp_doc, incoming_doc},         {0, NULL},
+    {Py_tp_new, incoming_new},
+    {Py_tp_dealloc, incoming_dealloc},
+    {Py_tp_methods, incoming_methods},
+    {Py_tp_members, incoming_members},
+    {Py_tp_doc, incoming_doc},
+    {Py_tp_getset, incoming_getset},
+    {0, NULL},
 };
 
 static PyType_Spec incoming_spec = {
@@ -223,6 +240,57 @@ static void record_dealloc(struct record_object *self)
     Py_DECREF(type);
 }
 
+static int is_borrowed(const struct record_object *self)
+{
+    return self->body && !PyBytes_CheckExact(self->body);
+}
+
+/* What is borrowed is copied at the first look, and given back. */
+static PyObject *get_body(struct record_object *self, void *Py_UNUSED(unused))
+{
+    PyObject *borrowed = self->body, *copy;
+
+    if (!is_borrowed(self))
+        return Py_NewRef(borrowed ? borrowed : Py_None);
+    Py_INCREF(borrowed);
+    copy = borrowed_copy((struct borrowed *)borrowed);
+    if (copy && self->body == borrowed)
+        Py_SETREF(self->body, Py_NewRef(copy));
+    Py_DECREF(borrowed);
+    return copy;
+}
+
+static PyObject *get_size(struct record_object *self, void *Py_UNUSED(unused))
+{
+    if (is_borrowed(self))
+        return PyLong_FromUnsignedLongLong(((struct borrowed *)self->body)->reference.size);
+    return PyLong_FromSsize_t(self->body ? PyBytes_GET_SIZE(self->body) : 0);
+}
+
+static PyObject *record_view(struct record_object *self, PyObject *Py_UNUSED(unused))
+{
+    struct module_state *state = PyModule_GetState(PyType_GetModuleByDef(Py_TYPE(self), &native_module));
+
+    return view_of(state->view, self->body, is_borrowed(self));
+}
+
+static PyObject *get_settled(struct record_object *self, void *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(self->settled);
+}
+
+static int set_settled(struct record_object *self, PyObject *value, void *Py_UNUSED(unused))
+{
+    int settled = value ? PyObject_IsTrue(value) : 0;
+
+    if (settled < 0)
+        return -1;
+    self->settled = (char)settled;
+    if (is_borrowed(self))
+        borrowed_settle((struct borrowed *)self->body, self->settled);
+    return 0;
+}
+
 static PyObject *get_number(struct record_object *self, void *Py_UNUSED(unused))
 {
     const struct incoming *source = (const struct incoming *)(void *)self->source;
@@ -234,11 +302,9 @@ static PyObject *get_number(struct record_object *self, void *Py_UNUSED(unused))
 
 static PyMemberDef record_members[] = {
     {"source", T_OBJECT, offsetof(struct record_object, source), READONLY, PyDoc_STR("Whose it is.")},
-    {"body", T_OBJECT, offsetof(struct record_object, body), READONLY, PyDoc_STR("The bytes.")},
     {"details_bytes", T_OBJECT, offsetof(struct record_object, details), READONLY, PyDoc_STR("msgpack, or None.")},
     {"decoded", T_OBJECT_EX, offsetof(struct record_object, decoded), 0, PyDoc_STR("The face's.")},
     {"window", T_OBJECT, offsetof(struct record_object, window), 0, PyDoc_STR("The face's.")},
-    {"settled", T_BOOL, offsetof(struct record_object, settled), 0, PyDoc_STR("The face's.")},
     {"position", T_ULONGLONG, offsetof(struct record_object, position), READONLY, PyDoc_STR("In the ring.")},
     {"sent_ns", T_ULONGLONG, offsetof(struct record_object, sent_ns), READONLY, PyDoc_STR("CLOCK_REALTIME.")},
     {"deadline_ns", T_ULONGLONG, offsetof(struct record_object, deadline_ns), READONLY, PyDoc_STR("CLOCK_BOOTTIME.")},
@@ -248,19 +314,24 @@ static PyMemberDef record_members[] = {
 };
 
 static PyGetSetDef record_getset[] = {
+    {"body", (getter)get_body, NULL, PyDoc_STR("The bytes."), NULL},
+    {"size", (getter)get_size, NULL, PyDoc_STR("How many bytes that is."), NULL},
+    {"settled", (getter)get_settled, (setter)set_settled, PyDoc_STR("The face's."), NULL},
     {"number", (getter)get_number, NULL, PyDoc_STR("The message's id."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef record_methods[] = {
+    {"view", (PyCFunction)record_view, METH_NOARGS, PyDoc_STR("The bytes where they lie, to read.")},
+    {NULL, NULL, 0, NULL},
 };
 
 /* Not const: a slot is a plain pointer. */
 static char record_doc[] = "A message's record, copied out of the ring.";
 
 static PyType_Slot record_slots[] = {
-    {Py_tp_dealloc, record_dealloc},
-    {Py_tp_members, record_members},
-    {Py_tp_getset, record_getset},
-    {Py_tp_doc, record_doc},
-    {0, NULL},
+    {Py_tp_dealloc, record_dealloc}, {Py_tp_members, record_members}, {Py_tp_getset, record_getset},
+    {Py_tp_methods, record_methods}, {Py_tp_doc, record_doc},         {0, NULL},
 };
 
 static PyType_Spec record_spec = {

@@ -1,5 +1,6 @@
 /* How a mailbox is read: copying records out, and waiting for them. */
 #include "module_mailbox.h"
+#include "module_pool.h"
 
 #include <sys/epoll.h>
 #include <time.h>
@@ -45,6 +46,24 @@ PyObject *mailbox_samples(struct mailbox_object *self, PyObject *Py_UNUSED(unuse
     return list;
 }
 
+/* What its sender's pool has, for as long as it is wanted. */
+static struct borrowed *borrow_of(struct mailbox_object *self, struct incoming *incoming, const struct record *record)
+{
+    struct module_state *state = PyModule_GetState(PyType_GetModuleByDef(Py_TYPE(self), &native_module));
+
+    return borrow(state->borrowed, incoming, &record->reference);
+}
+
+/* The body of one that is too large for the ring: bytes, in our own memory. */
+static PyObject *copy_pooled(struct mailbox_object *self, struct incoming *incoming, const struct record *record)
+{
+    struct borrowed *borrowed = borrow_of(self, incoming, record);
+    PyObject *body = borrowed ? borrowed_copy(borrowed) : NULL;
+
+    Py_XDECREF(borrowed);
+    return body;
+}
+
 /* A record, copied: a new reference; NULL without an exception for one that is of no more use. */
 static PyObject *
 copy_record(struct mailbox_object *self, struct incoming *incoming, const struct record *record, uint64_t position)
@@ -59,7 +78,10 @@ copy_record(struct mailbox_object *self, struct incoming *incoming, const struct
     made->deadline_ns = record->deadline_ns;
     made->content = record->header.content;
     made->flags = record->header.flags;
-    made->body = PyBytes_FromStringAndSize((const char *)record->body, (Py_ssize_t)record->body_bytes);
+    if (record->header.flags & RECORD_POOLED)
+        made->body = (PyObject *)borrow_of(self, incoming, record);
+    else
+        made->body = PyBytes_FromStringAndSize((const char *)record->body, (Py_ssize_t)record->body_bytes);
     if (made->body && record->header.details_bytes)
         made->details = PyBytes_FromStringAndSize((const char *)record->details, record->header.details_bytes);
     if (!made->body || (record->header.details_bytes && !made->details)) {
@@ -76,6 +98,8 @@ is_not_for_it(struct mailbox_object *self, struct incoming *incoming, const stru
     PyObject *copied, *told;
 
     if (record->deadline_ns && (uint64_t)now_ns(CLOCK_BOOTTIME) >= record->deadline_ns) {
+        if (record->header.flags & RECORD_POOLED)
+            pool_return(&incoming->entry.pair, &record->reference);
         if (record->header.flags & RECORD_ASKED)
             incoming_settle(incoming, position, RECORD_EXPIRED, 0, "", 0);
         return 1;
@@ -105,7 +129,8 @@ next_record(struct mailbox_object *self, struct incoming **incoming, struct reco
         if (found == 0)
             return 0;
         *incoming = incoming_of(entry);
-        if (found < 0 || !record_parse(bytes, size, record)) {
+        if (found < 0 || !record_parse(bytes, size, record) ||
+            (record->header.flags & RECORD_POOLED && !pool_find(&entry->pair, record))) {
             (*incoming)->ended = 1;
             if (mailbox_take_out(self, *incoming, 1) < 0)
                 return -1;
@@ -131,9 +156,10 @@ typedef PyObject *(*copy_function)(
 static PyObject *
 copy_body(struct mailbox_object *self, struct incoming *incoming, const struct record *record, uint64_t position)
 {
-    PyObject *body = PyBytes_FromStringAndSize((const char *)record->body, (Py_ssize_t)record->body_bytes);
+    PyObject *body = record->header.flags & RECORD_POOLED
+                         ? copy_pooled(self, incoming, record)
+                         : PyBytes_FromStringAndSize((const char *)record->body, (Py_ssize_t)record->body_bytes);
 
-    (void)self;
     /* Nobody can ack what has no name. */
     if (body && record->header.flags & RECORD_ASKED)
         incoming_settle(incoming, position, RECORD_ACKED, 0, "", 0);

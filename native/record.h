@@ -14,6 +14,9 @@
  *     | details: msgpack, as in clients/PROTOCOL.md   |
  *     | body                                          |
  *
+ * With RECORD_POOLED the body lies in a block of the pair's pool, and where else it is stands a reference to it of 32
+ * bytes and nothing more: pool.h.
+ *
  * A verdict, in the reverse ring: the position of the record that it is about, the state that record has reached, and
  * the reason in UTF-8, or the reply's body:
  *
@@ -38,7 +41,8 @@ enum record_flags {
     RECORD_DEADLINE = 2, /* of no use after its deadline */
     RECORD_STOP = 4,     /* the receiver is asked to stop: for its library, not for the application */
     RECORD_REQUEST = 8,  /* the sender waits for a reply */
-    RECORD_FLAGS = 15,
+    RECORD_POOLED = 16,  /* the body lies in the pool */
+    RECORD_FLAGS = 31,
 };
 
 enum record_state {
@@ -57,6 +61,15 @@ struct record_header {
     uint64_t sent_ns;
 };
 
+/* Where a body lies that is not in the ring. What each number means, and may be, stands in pool.h. */
+struct record_reference {
+    uint32_t slot;
+    uint32_t zero;
+    uint64_t generation;
+    uint64_t offset;
+    uint64_t size;
+};
+
 struct record_verdict {
     uint64_t position;
     uint8_t state;
@@ -65,6 +78,7 @@ struct record_verdict {
 };
 
 _Static_assert(sizeof(struct record_header) == 16, "other builds and languages read it");
+_Static_assert(sizeof(struct record_reference) == 32, "other builds and languages read it");
 _Static_assert(sizeof(struct record_verdict) == 16, "other builds and languages read it");
 
 /* A reason in a verdict is cut to this. */
@@ -90,6 +104,7 @@ struct record {
     const uint8_t *details;
     const uint8_t *body;
     uint32_t body_bytes;
+    struct record_reference reference; /* with RECORD_POOLED only: pool_find() must look at it before anybody uses it */
 };
 
 /* How many bytes stand before the body. */
@@ -106,6 +121,19 @@ static inline uint64_t record_load(const uint8_t *bytes)
     } __attribute__((packed, may_alias));
 
     return ((const volatile struct unaligned *)(const void *)bytes)->word;
+}
+
+/* The body is a reference: true, and its numbers are our own; false when it can't be one. */
+static inline bool record_parse_reference(struct record *record)
+{
+    uint64_t words[sizeof record->reference / 8];
+
+    if (record->body_bytes != sizeof words)
+        return false;
+    for (unsigned i = 0; i < sizeof words / 8; i++)
+        words[i] = record_load(record->body + 8 * i);
+    memcpy(&record->reference, words, sizeof record->reference);
+    return record->reference.zero == 0;
 }
 
 /*
@@ -141,7 +169,7 @@ static inline bool record_parse(const uint8_t *bytes, uint32_t size, struct reco
     record->details = bytes;
     record->body = bytes + record->header.details_bytes;
     record->body_bytes = size - overhead;
-    return true;
+    return !(record->header.flags & RECORD_POOLED) || record_parse_reference(record);
 }
 
 /* Write what stands before the body; where the body goes. */

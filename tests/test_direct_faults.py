@@ -3,69 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import shims
 from daemons import Daemon
 
 from agentd_client import Priority, State, connect, errors
 
 LONG = 20.0
 
-#: Pairs fail as on a machine without memory while a file is there.
-SHIM = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/types.h>
-#include <unistd.h>
-
-static int failing(const char *what)
-{
-    const char *flag = getenv("FAULT_FLAG"), *chosen = getenv("FAULT");
-
-    return flag && chosen && chosen[0] == what[0] && access(flag, F_OK) == 0;
-}
-
-int posix_fallocate64(int fd, off_t offset, off_t bytes)
-{
-    int (*real)(int, off_t, off_t) = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, "posix_fallocate64");
-
-    if (fcntl(fd, F_GET_SEALS) >= 0 && failing("allocate"))
-        return ENOSPC;
-    return real(fd, offset, bytes);
-}
-
-int madvise(void *memory, size_t bytes, int advice)
-{
-    int (*real)(void *, size_t, int) = (int (*)(void *, size_t, int))dlsym(RTLD_NEXT, "madvise");
-
-    if (advice == 23 && failing("populate")) {
-        errno = EFAULT;
-        return -1;
-    }
-    return real(memory, bytes, advice);
-}
-"""
-
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that brings the faults."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    directory = tmp_path_factory.mktemp("shim")
-    source, library = directory / "shim.c", directory / "shim.so"
-    source.write_text(SHIM)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    return library
+    return shims.build(tmp_path_factory.mktemp("shim"))
 
 
 def faulty(daemon: Daemon, shim: Path, fault: str) -> Path:

@@ -63,13 +63,15 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
 class Ends:
     """A pair, its two ends in Python, and its bytes."""
 
-    def __init__(self) -> None:
-        fd = _native.create_pair(grants.CRITICAL, 7, RING_BYTES, VERDICT_BYTES, 0, False)
-        self.memory = mmap.mmap(fd, RING_AT + RING_BYTES)
-        shape = (grants.CRITICAL, 7, RING_BYTES, VERDICT_BYTES)
+    def __init__(
+        self, lane: int = grants.CRITICAL, ring: int = RING_BYTES, verdicts: int = VERDICT_BYTES, pool: int = 0
+    ) -> None:
+        shape = (lane, 7, ring, verdicts, pool)
+        fd = _native.create_pair(*shape, False)
+        self.memory = mmap.mmap(fd, 0)
         bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
-        self.channel = _native.Channel(fd, *shape, 0, bells[0], lambda body: (0, body), lambda error, size: None)
-        self.incoming = _native.Incoming(fd, *shape, 0, bells[1])
+        self.channel = _native.Channel(fd, *shape, bells[0], lambda body: (0, body), lambda error, size: None)
+        self.incoming = _native.Incoming(fd, *shape, bells[1])
         os.close(fd)
 
     def put(self, at: int, body: bytes) -> None:
@@ -83,6 +85,11 @@ class Ends:
         assert kind == 1
         return bytes(self.memory[at + 8 : at + 8 + size])
 
+    def close(self) -> None:
+        self.channel.close()
+        self.incoming.close()
+        self.memory.close()
+
 
 class Taken(_native.Record):
     """What a mailbox makes."""
@@ -94,9 +101,7 @@ class Taken(_native.Record):
 def ends() -> Iterator[Ends]:
     one = Ends()
     yield one
-    one.channel.close()
-    one.incoming.close()
-    one.memory.close()
+    one.close()
 
 
 def take(ends: Ends) -> Any:
@@ -138,6 +143,36 @@ def test_a_record_is_written(ends: Ends, vector: dict[str, Any]) -> None:
 def test_what_is_no_record_ends_its_pair(ends: Ends, vector: dict[str, Any]) -> None:
     ends.put(RING_AT, bytes.fromhex(vector["hex"]))
     assert take(ends) == [ends.incoming]
+
+
+@pytest.fixture
+def pooled() -> Iterator[Ends]:
+    one = Ends(2, 1024, 1024, 65536)
+    yield one
+    one.close()
+
+
+@vectors("records", "pooled")
+def test_a_record_whose_body_lies_in_the_pool(pooled: Ends, core: Core, vector: dict[str, Any]) -> None:
+    body = bytes(range(251)) * (vector["size"] // 251 + 1)
+    pooled.memory[vector["offset"] : vector["offset"] + vector["size"]] = body[: vector["size"]]
+    pooled.put(12288 + 4096, bytes.fromhex(vector["hex"]))
+    record = take(pooled)
+    assert (record.size, record.body) == (vector["size"], body[: vector["size"]])
+    assert (record.content_code, record.flags) == (CONTENTS[vector["content"]], vector["flags"])
+    assert (record.details_bytes or b"").hex() == vector["details"]
+    returned = struct.unpack_from("<Q", pooled.memory, 12288 + 4096 + 4096 + 8 * vector["slot"])
+    assert returned == (int(vector["generation"]),)
+    meaning = [CONTENTS[vector["content"]], vector["flags"], vector["sent_ns"], vector["deadline_ns"]]
+    reference = [vector["slot"], vector["generation"], vector["offset"], vector["size"]]
+    parts = [f"x{vector['details']}", f"x{vector['hex'][-64:]}"]
+    assert core("record", *hexes(vector, "hex")) == " ".join(map(str, [*meaning, *parts, *reference]))
+
+
+@vectors("records", "no_block")
+def test_what_is_no_block_ends_its_pair(pooled: Ends, vector: dict[str, Any]) -> None:
+    pooled.put(12288 + 4096, bytes.fromhex(vector["hex"]))
+    assert take(pooled) == [pooled.incoming]
 
 
 @vectors("records", "verdicts")

@@ -98,14 +98,16 @@ class DirectLane:
         return next(best for best in (Recipient.RING, Recipient.ATTACHING, Recipient.SOCKET) if best in where)
 
     def inline_bytes(self, *, relayed: bool) -> int:
-        """The largest body that a record of the ring takes, without details and deadline."""
+        """The largest body that rides in the ring, without details and deadline."""
         config = self._hub.config
         wide = self.priority is Priority.HIGH and not relayed
-        return records.max_body_bytes(config.high.ring_bytes if wide else config.direct.critical_bytes)
+        ring_bytes = config.high.ring_bytes if wide else config.direct.critical_bytes
+        most = records.max_body_bytes(ring_bytes)
+        return min(most, ring_bytes // records.POOLED_PART) if self.pool_bytes(relayed=relayed) else most
 
     def pool_bytes(self, *, relayed: bool) -> int:
-        """The largest body that the pool of a pair takes."""
-        return 0
+        """The largest body that the pool of a pair takes, agentd's own too; none where all have what they may."""
+        return self._hub.config.high.pool_bytes if self.priority is Priority.HIGH else 0
 
     def _relay(self, entry: Entry) -> Relay | None:
         """Into whose ring; None where the agent has none and is told on its socket."""

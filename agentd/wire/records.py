@@ -77,6 +77,10 @@ def verdict_text(payload: bytes) -> str:
     return payload.decode("utf-8", "ignore")
 
 
+#: Where a pair has a pool, a body over this part of the ring travels there.
+POOLED_PART: Final = 16
+
+
 def max_body_bytes(ring_bytes: int) -> int:
     """The largest body of a record without details and deadline, in a ring of that capacity."""
     return ring_bytes // 8 - _WORD_BYTES - _HEADER_BYTES

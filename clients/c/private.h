@@ -3,6 +3,7 @@
 #define AGENTD_PRIVATE_H
 
 #include "../../native/mailbox.h"
+#include "../../native/pool.h"
 #include "../../native/record.h"
 #include "agentd.h"
 #include "lines.h"

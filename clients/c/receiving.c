@@ -129,13 +129,16 @@ static int take(struct agentd *agent, struct agentd_message *message)
         struct incoming *incoming = incoming_of(entry);
         uint64_t position = entry->pair.receiver.ring.position;
 
-        if (found < 0 || !record_parse(bytes, size, &record)) {
+        if (found < 0 || !record_parse(bytes, size, &record) ||
+            (record.header.flags & RECORD_POOLED && !pool_find(&entry->pair, &record))) {
             let_go_of_incoming(incoming, agent, "it wrote what is no record");
             continue;
         }
         error = copy_out(agent, incoming, &record, position, message);
         if (error)
             return error; /* it comes again */
+        if (record.header.flags & RECORD_POOLED)
+            pool_return(&entry->pair, &record.reference);
         mailbox_next(&agent->mailbox, entry, size);
         mailbox_take(entry);
         if (record.deadline_ns && (uint64_t)clock_ns(CLOCK_BOOTTIME) >= record.deadline_ns) {

@@ -61,6 +61,10 @@ static void read_record(void)
         show(record.details, record.header.details_bytes);
         putchar(' ');
         show(record.body, record.body_bytes);
+        if (record.header.flags & RECORD_POOLED)
+            printf(
+                " %" PRIu32 " %" PRIu64 " %" PRIu64 " %" PRIu64, record.reference.slot, record.reference.generation,
+                record.reference.offset, record.reference.size);
     } else {
         printf("refused");
     }

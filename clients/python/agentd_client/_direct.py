@@ -84,6 +84,10 @@ class Direct(Introductions):
         self._pending = True
         self._conversation.ask(wire.Attach, self._token)
 
+    def check_size(self, size_bytes: int) -> None:
+        """TooLarge for a body that no message may have, however much the pool takes."""
+        self._conversation.check_size(size_bytes)
+
     def _token(self, call: Call) -> None:
         if call.error is not None:
             self._attached(call.error)

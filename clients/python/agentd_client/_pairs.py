@@ -15,6 +15,7 @@ from agentd.wire.errors import (
     Absent,
     AgentdError,
     Backpressure,
+    LimitReached,
     NotOnThisLane,
     NotPermitted,
     ReceiverGone,
@@ -63,6 +64,8 @@ def refusal(agent: str, priority: Priority, error: int, size: int) -> AgentdErro
                 f"A body of {size} bytes is over what a record of the {priority.value} lane takes",
                 f"Priority normal takes larger ones; {_SETTING[priority]} sets it.",
             )
+        case errno.ENOSPC | errno.ENOMEM:
+            return LimitReached(f"No memory for a body of {size} bytes", "Nothing was sent; priority normal takes it.")
         case errno.EBUSY:
             return Backpressure(f"{agent} is paused", "Wait until it is resumed.", retry_after=0.1)
         case errno.ESTALE:
@@ -338,7 +341,7 @@ class DirectRecord(_native.Record):
         return time() + (self.deadline_ns - _native.boottime_ns()) / 1e9
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id} from {self.sender}: {len(self.body)} bytes {self.content}>"
+        return f"<{type(self).__name__} {self.id} from {self.sender}: {self.size} bytes {self.content}>"
 
     # What all faces' verbs do.
 

@@ -64,6 +64,7 @@ def send(direct: Direct, to: str, body: object, timeout: float | None, options: 
     check(options)
     until = None if timeout is None else monotonic() + timeout
     content, data = encode_body(body)
+    direct.check_size(len(data))
     channel = yield from direct.cached(to, options.priority, until, demanded=options.route is Route.DIRECT)
     if channel is None:
         return None
@@ -148,6 +149,7 @@ def request(direct: Direct, to: str, body: object, timeout: float, options: Opti
         raise BadRequest("A request takes no wait", "Its answer is the reply, or why there is none.")
     until = monotonic() + timeout
     content, data = encode_body(body)
+    direct.check_size(len(data))
     channel = yield from direct.cached(to, options.priority, until, demanded=True)
     assert channel is not None
     call = Question(0, waits_for=State.ACKED)
