@@ -76,6 +76,20 @@ MUTANTS = [
         "order",
     ),
     Mutant(
+        "a record without its kind is refused",
+        "ring.h",
+        "    if (word >> 32 == RING_NONE) {\n",
+        "    if (word == 0) {\n",
+        "order",
+    ),
+    Mutant(
+        "what is late is seen before what it speaks of",
+        "ring.c",
+        "ring_word(first, RING_NONE), memory_order_relaxed",
+        "ring_word(first, later->kind), memory_order_relaxed",
+        "order",
+    ),
+    Mutant(
         "a pair stays mapped", "pair.c", "        munmap(pair->memory, pair->total_bytes);\n", "        ;\n", "attach"
     ),
     Mutant(
