@@ -127,6 +127,29 @@ async def flood(socket: str, name: str, lane: str, to: str) -> None:
                 await asyncio.sleep(0)
 
 
+async def pours(socket: str, name: str, to: str) -> None:
+    """Writes large bodies into a channel as fast as it can, until it is killed."""
+    async with connect(name, socket=socket) as me, me.channel(to, "high") as channel:
+        say("ready")
+        while True:
+            try:
+                channel.send(b"p" * (8 << 20))
+            except errors.Backpressure:
+                pass
+            await asyncio.sleep(0)
+
+
+async def hoards(socket: str, name: str) -> None:
+    """Has a view of each of four messages, says so, and gives none back."""
+    async with connect(name, socket=socket) as me:
+        say("ready")
+        views = []
+        while (message := await me.receive(timeout=20.0)) is not None:
+            views.append(message.view())
+            if len(views) == 4:
+                say("4")
+
+
 if __name__ == "__main__":
     os.environ.pop("AGENTD_AGENT", None)
     asyncio.run(globals()[sys.argv[1]](*sys.argv[2:]))

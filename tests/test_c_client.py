@@ -140,7 +140,7 @@ async def test_a_channel_goes_on_while_the_daemon_is_dead_and_after_it_came_back
 
 
 async def test_a_dead_receiver_is_told_apart_from_one_that_did_not_say(daemon: Daemon, start: Start) -> None:
-    with peer(daemon.socket, "sink", "builder") as builder:
+    with peer(daemon.socket, "sink", "builder", "critical") as builder:
         sender = start("send", "planner", "builder", "left")
         async with connect(socket=daemon.socket) as me:
             async with asyncio.timeout(LONG):
@@ -150,7 +150,7 @@ async def test_a_dead_receiver_is_told_apart_from_one_that_did_not_say(daemon: D
         builder.kill()
         said = await asyncio.to_thread(output, sender, 1)
         assert said.startswith("left: dead (it is gone") or "is gone" in said
-    with peer(daemon.socket, "sink", "builder") as builder:
+    with peer(daemon.socket, "sink", "builder", "critical") as builder:
         sender = start("send", "planner", "builder", "taken")
         builder.tell("1")
         assert await asyncio.to_thread(builder.line) == "taken"

@@ -228,8 +228,9 @@ def test_every_content_has_a_record() -> None:
 
 #: Which field of C's one struct has what.
 _PLACES = {
-    "cid": 1, "number": 2, "lane": 3, "ring_bytes": 4, "verdict_bytes": 5, "taken": 6,
-    "sends": 7, "reads": 7, "relays": 7, "on": 7, "without_io_uring": 7, "spin_us": 8, "retry_after": 8,
+    "cid": 1, "number": 2, "lane": 3, "ring_bytes": 4, "verdict_bytes": 5, "taken": 6, "blocks": 6,
+    "sends": 7, "reads": 7, "relays": 7, "on": 7, "wants": 7, "without_io_uring": 7,
+    "spin_us": 8, "retry_after": 8, "kept_s": 8,
     "to": 9, "peer": 9, "agent": 9, "sender": 9, "code": 9,
     "error": 10, "reason": 10, "provenance": 10, "message": 10, "about_cores": 10,
     "about": 11, "hint": 11, "latencies_ns": 12, "counts": 12, "pool_bytes": 13, "async_bytes": 14,

@@ -132,6 +132,7 @@ class HighSettings(Section, frozen=True):
     max_pool_bytes: Bytes = 4 << 30  # all pools together
     async_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 1 << 20  # from here on the kernel copies, the loop goes on
     io_uring: bool = True  # False: senders do without
+    sqpoll_cores: list[Annotated[int, Meta(ge=0, le=4095)]] = []  # for threads of the kernel that submit, a sender each
 
 
 class ShutdownLimits(Section, frozen=True):

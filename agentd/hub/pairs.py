@@ -20,7 +20,7 @@ _STRIDE: Final = 5_184_443
 class Pair:
     """One direction between two live sessions, on one lane. Without a sender it is the daemon's own, that relays."""
 
-    __slots__ = ("lane", "number", "pool_bytes", "receiver", "sender", "size_bytes")
+    __slots__ = ("kept", "kept_since", "lane", "number", "pool_bytes", "receiver", "sender", "size_bytes")
 
     def __init__(
         self, number: int, lane: Priority, sender: Session | None, receiver: Session, size_bytes: int, pool_bytes: int
@@ -30,6 +30,8 @@ class Pair:
         self.sender = sender
         self.receiver = receiver
         self.size_bytes = size_bytes  # what it takes from the start
+        self.kept = 0  # blocks of its pool that the receiver keeps for long, as it says, and since when
+        self.kept_since = 0.0
         self.pool_bytes = pool_bytes  # what it may take for large bodies
 
     @property

@@ -39,6 +39,7 @@ class DirectLane:
         self.latency = Histogram()  # from ring to ring, of some; as their receivers say
         self.taken = 0
         self.operations: dict[str, int] = {}  # that senders have submitted to io_uring, as they say
+        self.more: Callable[[], str] = lambda: ""  # what else there is to say of it
         self.invite: Callable[[Session], bool] = lambda session: False  # ask it to attach; whether it may still do so
         self.standing: Callable[[Session, bool], Recipient] = lambda taker, relayed: Recipient.SOCKET
         self.look_again: Callable[[], None] = lambda: None  # something is out whose delivery nobody rings for
@@ -55,7 +56,9 @@ class DirectLane:
             return self._closed
         pairs = [pair for pair in self._hub.pairs.by_number.values() if pair.lane is self.priority and pair.sender]
         how = f" {self._how}" if self._how else ""
-        return f"shared memory{how}, {len(pairs)} pair{'' if len(pairs) == 1 else 's'}; the unattached are relayed"
+        more = f"; {text}" if (text := self.more()) else ""
+        count = f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'}"
+        return f"shared memory{how}, {count}; the unattached are relayed{more}"
 
     def measured(self, taken: int, latencies_ns: list[int]) -> None:
         """A receiver says what it took."""

@@ -23,6 +23,7 @@ from agentd.lanes.direct import DirectLane
 from agentd.server.ends import End, Offer, pinned_to
 from agentd.server.grants import GrantsConnection
 from agentd.server.invitations import Invitations
+from agentd.server.leases import Leases
 from agentd.server.presented import Presented
 from agentd.server.relays import Relays
 from agentd.server.shapes import Shapes
@@ -62,6 +63,8 @@ class Direct:
         self._shapes = Shapes(server.config, self._hub.pairs)
         self._offered: dict[int, Offer] = {}  # by number
         self._presented = Presented(self)
+        self.leases = Leases(server.config.high.sqpoll_cores)
+        self._lanes[Priority.HIGH].more = self.leases.shown
         self._relays = Relays(server, lanes)
         self._my_process = -1
         self._stopping = False
@@ -126,6 +129,9 @@ class Direct:
         welcome = grants.Attached(cores, self.limits.spin_us, about, high.async_bytes, not high.io_uring)
         critical_bell, high_bell = end.mail_bells.values()
         connection.say(welcome, critical_bell, end.verdict_bell, high_bell)
+        if before is not None:  # it leaves the pairs that relay to it: what came into one after that nobody would read
+            for lane in self._lanes.values():
+                self._end_relay(session, lane, "it has attached anew")
 
     def detached(self, session: ServedSession, connection: GrantsConnection) -> None:
         """Its grants connection is gone: no new pairs; those it has go on while the session lives."""
@@ -158,6 +164,7 @@ class Direct:
             self._end_relay(session, lane, why)
             lane.pinned.pop(session, None)
         self._presented.session_gone(session)
+        self.leases.release(session)
         end = self._ends.pop(session, None)
         if end is not None:
             end.connection.close()
@@ -189,6 +196,14 @@ class Direct:
                 self._lane(packet.lane).pinned[session] = f"{cores} ({about})" if about else cores
             case grants.Measured(taken=taken, latencies_ns=latencies_ns):
                 self._lane(packet.lane).measured(taken, latencies_ns)
+            case grants.Kept(number=number, blocks=blocks, kept_s=kept_s):
+                if (pair := session.reads_from.get(number)) is not None:
+                    pair.kept, pair.kept_since = blocks, self._server.now() - kept_s
+            case grants.Lease(wants=wants, about=about):
+                if wants:
+                    self._ends[session].connection.say(grants.Leased(packet.lane, self.leases.acquire(session)))
+                else:
+                    self.leases.release(session, about)
             case grants.Submitted(counts=counts):
                 self._lane(packet.lane).submitted(counts)
             case grants.Idle(reads=reads):
@@ -419,5 +434,6 @@ class Direct:
             "offered": len(self._offered),
             "relayed": sum(len(relay.out) for relay in self._relays),
             "relays": sum(1 for _ in self._relays),
+            "leased": len(self.leases),
             "presented": len(self._presented.by_number),
         }

@@ -104,6 +104,23 @@ class Submitted(Struct, array_like=True, tag=8):
     counts: Annotated[list[Number], Meta(max_length=64)]
 
 
+class Lease(Struct, array_like=True, tag=9):
+    """A core for a thread of the kernel that takes what this sender submits: wanted, answered by Leased; or given back,
+    and why."""
+
+    lane: int
+    wants: bool
+    about: Text = ""
+
+
+class Kept(Struct, array_like=True, tag=10):
+    """The receiver of this pair has kept so many blocks of its pool, the oldest for so long; or none any more."""
+
+    number: Number
+    blocks: Number
+    kept_s: Annotated[float, Meta(ge=0.0)]
+
+
 # Daemon to client.
 
 
@@ -162,8 +179,15 @@ class Paused(Struct, array_like=True, tag=24):
     on: bool
 
 
-ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle | Measured | Submitted
-DaemonPacket = Attached | Granted | Offered | Refused | Paused | Closed
+class Leased(Struct, array_like=True, tag=25):
+    """The core that was leased, or none."""
+
+    lane: int
+    cores: Annotated[list[Size], Meta(max_length=1)]
+
+
+ClientPacket = Open | Mapped | Closed | Present | Pinned | Idle | Measured | Submitted | Lease | Kept
+DaemonPacket = Attached | Granted | Offered | Refused | Paused | Closed | Leased
 
 encode: Final = Encoder().encode
 _decode_client: Final = Decoder(ClientPacket).decode

@@ -14,6 +14,8 @@ from agentd.wire.messages import Details, State
 ASKED: Final = 1
 STOP: Final = 4
 REQUEST: Final = 8
+#: The body is in the pool, and the record has a reference to it.
+POOLED: Final = 16
 #: States in a verdict.
 ACKED: Final = 1
 EXPIRED: Final = 2

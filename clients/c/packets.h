@@ -24,11 +24,14 @@ enum packet_tag {
     PACKET_IDLE = 6,
     PACKET_MEASURED = 7,
     PACKET_SUBMITTED = 8,
+    PACKET_LEASE = 9,
+    PACKET_KEPT = 10,
     PACKET_ATTACHED = 20,
     PACKET_GRANTED = 21,
     PACKET_OFFERED = 22,
     PACKET_REFUSED = 23,
     PACKET_PAUSED = 24,
+    PACKET_LEASED = 25,
 };
 
 /* A text in somebody else's memory; not terminated. */
@@ -47,12 +50,12 @@ struct packet {
     uint64_t verdict_bytes;
     uint64_t pool_bytes;
     uint64_t async_bytes;
-    uint64_t taken;
+    uint64_t taken;          /* records; blocks */
     struct packet_text name; /* of the other agent; the code of a refusal */
     struct packet_text text; /* provenance, reason, message, cores */
     struct packet_text hint;
-    double seconds; /* spin_us, retry_after; negative: none */
-    bool truth;     /* sends, reads, relays, on, without_io_uring */
+    double seconds; /* spin_us, retry_after, kept_s; negative: none */
+    bool truth;     /* sends, reads, relays, on, wants, without_io_uring */
     uint32_t n_list;
     uint64_t list[PACKET_MAX_LIST]; /* cores, latencies, counts; what is beyond this is left out */
 };

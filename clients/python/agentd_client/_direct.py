@@ -127,6 +127,8 @@ class Direct(Introductions):
         call = Call(self._conversation.next_cid())
         self._opening[call.cid] = call
         try:
+            if lane is Priority.HIGH and self._submission is None:  # answered before the other
+                self.watcher.say(grants.Lease(grants.LANES[lane], True))
             if not self.watcher.say(grants.Open(call.cid, to, grants.LANES[lane])):
                 self.attached = Call(0)
                 raise Unreachable("agentd is not reachable: no channel can be opened", "It may be restarting.")
@@ -241,6 +243,8 @@ class Direct(Introductions):
         for reading in self.readings.values():
             if not reading.mailbox.busy:
                 self._leave_all(reading)
+        if self._submission is not None:
+            self._submission.close()
         for bell in self._verdict_bells:
             self.io.unwatch(bell)
             os.close(bell)

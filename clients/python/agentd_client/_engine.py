@@ -28,6 +28,8 @@ ReadableBuffer = bytes | WriteableBuffer
 _RETRY_S: Final = 0.001
 #: How long `close` waits for what is under way, without holding the loop.
 _CLOSE_S: Final = 1.0
+#: What rings an eventfd.
+_ONE: Final = (1).to_bytes(8, "little")
 
 
 class Request(asyncio.Future[int]):
@@ -68,6 +70,10 @@ class Engine(Protocol):
     why: str
     """Why it is no io_uring; empty where it is."""
 
+    @property
+    def native(self) -> _native.Engine | None:
+        """The io_uring, where it is one."""
+
     def read(
         self, fd: int, buffer: WriteableBuffer, offset: int = -1, *, link: bool = False, punt: bool = False
     ) -> Request:
@@ -84,6 +90,15 @@ class Engine(Protocol):
     def poll(self, fd: int, events: int, *, link: bool = False) -> Request:
         """Wait for one of these events of poll(2)."""
 
+    def doorbell(self, fd: int) -> None:
+        """Ring an eventfd at the end of a chain; nobody hears whether it was rung. It stays open until then."""
+
+    def has_room(self, n: int) -> bool:
+        """Whether that many can be queued now."""
+
+    def hurry(self) -> None:
+        """Submit what is queued, and settle what has ended: for who can't go back to the loop."""
+
     def counts(self) -> dict[str, Any]:
         """As agentd._native.Engine.counts()."""
 
@@ -93,6 +108,9 @@ class Engine(Protocol):
     async def close(self) -> None:
         """End every request, and wait for that."""
 
+    def close_now(self) -> None:
+        """The same at once, where nothing is under way that matters."""
+
 
 class RingEngine:
     """Over an io_uring. Made in the loop's thread, and used there."""
@@ -101,7 +119,7 @@ class RingEngine:
     why = ""
 
     def __init__(self, native: _native.Engine) -> None:
-        self._native = native
+        self.native = native
         self._loop = asyncio.get_running_loop()
         self._requests: dict[int, Request] = {}
         self._cancelled: list[int] = []
@@ -116,32 +134,53 @@ class RingEngine:
         self, fd: int, buffer: WriteableBuffer, offset: int = -1, *, link: bool = False, punt: bool = False
     ) -> Request:
         """See Engine."""
-        return self._queue(link, self._native.read, fd, buffer, offset, link, punt)
+        return self._queue(link, self.native.read, fd, buffer, offset, link, punt)
 
     def write(
         self, fd: int, buffer: ReadableBuffer, offset: int = -1, *, link: bool = False, punt: bool = False
     ) -> Request:
         """See Engine."""
-        return self._queue(link, self._native.write, fd, buffer, offset, link, punt)
+        return self._queue(link, self.native.write, fd, buffer, offset, link, punt)
 
     def fsync(self, fd: int, data_only: bool = True, *, link: bool = False) -> Request:
         """See Engine."""
-        return self._queue(link, self._native.fsync, fd, data_only, link)
+        return self._queue(link, self.native.fsync, fd, data_only, link)
 
     def poll(self, fd: int, events: int, *, link: bool = False) -> Request:
         """See Engine."""
-        return self._queue(link, self._native.poll, fd, events, link)
+        return self._queue(link, self.native.poll, fd, events, link)
+
+    def doorbell(self, fd: int) -> None:
+        """See Engine."""
+        try:
+            self.native.doorbell(fd)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self.native.write(fd, _ONE, -1)
+        self._linked = False
+        self._submit_soon()
+
+    def has_room(self, n: int) -> bool:
+        """See Engine."""
+        if self.native.room() < n:
+            self._submit()
+        return self.native.room() >= n
+
+    def hurry(self) -> None:
+        """See Engine."""
+        self._submit()
 
     def counts(self) -> dict[str, Any]:
         """See Engine."""
-        return self._native.counts()
+        return self.native.counts()
 
     def _queue(self, link: bool, queue: Any, *args: Any) -> Request:
         try:
-            if self._native.room() < 1 + link:
+            if self.native.room() < 1 + link:
                 if not self._linked:
                     self._submit()
-                if self._native.room() < 1 + link:
+                if self.native.room() < 1 + link:
                     raise BlockingIOError(errno.EAGAIN, "No room for another request")
             token = queue(*args)
         except BaseException:
@@ -167,12 +206,12 @@ class RingEngine:
     def _submit(self) -> None:
         self._linked = False
         try:
-            self._native.submit()
-            while self._cancelled and self._native.room():
+            self.native.submit()
+            while self._cancelled and self.native.room():
                 token = self._cancelled.pop()
                 if token in self._requests:
-                    self._native.cancel(token)
-            self._native.submit()
+                    self.native.cancel(token)
+            self.native.submit()
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EBUSY):
                 raise
@@ -183,9 +222,9 @@ class RingEngine:
 
     def _reap(self) -> None:
         try:
-            self._settle(self._native.reap())
+            self._settle(self.native.reap())
         except OSError as error:  # it is no ring any more, and would say so for ever
-            self._loop.remove_reader(self._native.fileno())
+            self._loop.remove_reader(self.native.fileno())
             self._settle([(token, -(error.errno or errno.EIO)) for token in self._requests])
             raise
         if self._cancelled:
@@ -210,9 +249,9 @@ class RingEngine:
         """See Engine."""
         if n > self._most:
             raise ValueError(f"There is never room for more than {self._most} requests")
-        while self._native.room() < n:
+        while self.native.room() < n:
             self._submit()
-            if self._native.room() < n:
+            if self.native.room() < n:
                 waiter = self._loop.create_future()
                 self._waiters.append(waiter)
                 await waiter
@@ -230,19 +269,31 @@ class RingEngine:
             self._submit()
             if self._requests:
                 await asyncio.sleep(_RETRY_S)
-        self._closed = True
-        self._loop.remove_reader(self._native.fileno())
-        self._settle(self._native.close())
+        self.close_now()
+
+    def close_now(self) -> None:
+        """See Engine."""
+        if not self._closed:
+            self._closing = self._closed = True
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self.native.fileno())
+            self._settle(self.native.close())
+
+
+def make_engine(ring: _native.Engine | None, entries: int, why: str = "") -> Engine:
+    """Over that io_uring, or where there is none, without."""
+    if ring is not None:
+        return RingEngine(ring)
+    from agentd_client._engine_threads import ThreadEngine
+
+    return ThreadEngine(entries, why)
 
 
 def open_engine(entries: int = 64, *, sqpoll_cpu: int | None = None, ring: bool = True) -> Engine:
     """The best there is here, in the running loop's thread. ring=False: no io_uring, whatever there is."""
-    why = "it is switched off"
-    if ring:
-        try:
-            return RingEngine(_native.Engine(entries, sqpoll_cpu))
-        except OSError as error:
-            why = error.strerror or str(error)
-    from agentd_client._engine_threads import ThreadEngine
-
-    return ThreadEngine(entries, why)
+    if not ring:
+        return make_engine(None, entries, "it is switched off")
+    try:
+        return make_engine(_native.Engine(entries, sqpoll_cpu), entries)
+    except OSError as error:
+        return make_engine(None, entries, error.strerror or str(error))

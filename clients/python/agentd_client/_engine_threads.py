@@ -19,6 +19,7 @@ T = TypeVar("T")
 _THREADS: Final = 4
 _KINDS: Final = ("nop", "read", "write", "fsync", "poll", "cancel", "doorbell")
 _MAX_ENTRIES: Final = 4096
+_ONE: Final = (1).to_bytes(8, "little")
 _NOWAIT: Final = os.RWF_NOWAIT
 
 
@@ -39,6 +40,7 @@ class ThreadEngine:
     """See _engine.Engine."""
 
     kind = "threads"
+    native = None
 
     def __init__(self, entries: int, why: str) -> None:
         if not 0 < entries <= _MAX_ENTRIES:
@@ -258,15 +260,32 @@ class ThreadEngine:
             self._waiters.append(waiter)
             await waiter
 
+    def doorbell(self, fd: int) -> None:
+        """See Engine."""
+        self._queue("doorbell", fd, False, memoryview(_ONE), -1)
+
+    def has_room(self, n: int) -> bool:
+        """See Engine."""
+        return self._most - len(self._steps) >= n
+
+    def hurry(self) -> None:
+        """See Engine. What threads do is settled by the loop alone."""
+
     async def close(self) -> None:
         """See Engine."""
+        self.close_now()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def close_now(self) -> None:
+        """See Engine. What a thread is at ends when it ends."""
+        if self._closed:
+            return
         self._closed = True
         for step in list(self._steps.values()):
             if not step.request.cancel() and step.waiter is not None:
                 step.waiter.cancel()
         self._start()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 

@@ -21,6 +21,7 @@ from agentd_client.receipt import Call
 if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
     from agentd_client._reading import Reading
+    from agentd_client._submission import Submission
 
 #: How long a receiver that is said to be gone may take to show that it is, and how often that is looked at.
 _DOUBT_S: Final = 1.0
@@ -44,6 +45,7 @@ class Introductions:
         self._pending = False  # an attachment is under way
         self.closed = False
         self._opening: dict[int, Call] = {}
+        self._submission: Submission | None = None
         self._outgoing: dict[int, Outgoing] = {}
         self._incoming: dict[int, Incoming] = {}
         self.cores: list[int] = []
@@ -52,6 +54,7 @@ class Introductions:
         self.welcomed = threading.Event()  # agentd has told what a reader should know
         self.away = False  # agentd was here, and is not now
         self.async_bytes = 0
+        self.sqpoll_core: int | None = None  # leased, for a thread of the kernel that takes what we submit
         self.without_io_uring = False  # the configuration has it so
         self.watcher = Watcher(self)
 
@@ -72,6 +75,23 @@ class Introductions:
     def taking(self) -> bool:
         """Whether this client has its agent's mail."""
         return self._conversation.taking
+
+    @property
+    def submission(self) -> Submission:
+        """What the high channels submit; made with the first of them."""
+        if self._submission is None:
+            from agentd_client._submission import Submission
+
+            self._submission = Submission(self)
+        return self._submission
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Have the face's thread do that after so long, or in its next call after that."""
+        self.watcher.soon(lambda: self.watcher.later(seconds, lambda: self._soon(action)))
+
+    def incomings(self, reading: Reading) -> list[Incoming]:
+        """The pairs that are read there."""
+        return [incoming for incoming in list(self._incoming.values()) if incoming.reading is reading]
 
     def drop(self, channel: Outgoing, why: str) -> None:
         """This end has left."""
@@ -109,6 +129,8 @@ class Introductions:
                     self._soon(lambda: self._opened(packet.cid, None, error))
                 case grants.Closed():
                     self._ended(packet.number, packet.reason)
+                case grants.Leased(cores=cores):
+                    self.sqpoll_core = cores[0] if cores else None
                 case grants.Paused():
                     if (incoming := self._incoming.get(packet.number)) is not None:
                         incoming.pause(packet.on)
@@ -185,6 +207,7 @@ class Introductions:
         fds.clear()
         process_fd = process[0] if process else -1
         channel.bells = self._bells[-1]
+        channel.bell_fd = bell
         channel.shape = (packet.lane, *sizes)
         channel.begin(self, packet.agent, packet.provenance, lane, packet.verdict_bytes, (memory, process_fd))
         with suppress(OSError):  # where the limits allow it
@@ -204,6 +227,8 @@ class Introductions:
             if channel is not None:
                 self.drop(channel, "it was opened too late")
             return
+        if channel is not None and channel.lane is Priority.HIGH:
+            self.submission.serve(channel)
         call.answer, call.error = channel, error
         call.settle()
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: What bounds a body.
 _SETTING: Final = {Priority.CRITICAL: "direct.critical_bytes, eight times that,", Priority.HIGH: "high.pool_bytes"}
+#: What rides in no ring.
+_MAX_INLINE: Final = 64 << 10
 #: Until there may be room again, or a delivery can be seen.
 RETRY_S: Final = 0.001
 
@@ -54,11 +56,10 @@ def refusal(agent: str, priority: Priority, error: int, size: int) -> AgentdErro
     """The named error."""
     match error:
         case errno.EAGAIN:
-            return Backpressure(
-                f"{agent}'s ring is full: it does not take its {priority.value} messages",
-                "Nothing was sent; send waits for room until its timeout.",
-                retry_after=RETRY_S,
-            )
+            full = f"{agent}'s ring is full: it does not take its {priority.value} messages"
+            if size > _MAX_INLINE:
+                full = f"The pool to {agent} has no room for {size} more bytes: it takes none, or keeps what it took"
+            return Backpressure(full, "Nothing was sent; send waits for room until its timeout.", retry_after=RETRY_S)
         case errno.EMSGSIZE:
             return TooLarge(
                 f"A body of {size} bytes is over what a record of the {priority.value} lane takes",
@@ -87,6 +88,7 @@ class Outgoing(_native.Channel):
     lane: Priority
     memory_fd: int
     process_fd: int
+    bell_fd: int  # the receiver's; the native part owns it
     direct: Introductions
     bells: tuple[int, int, int]  # ours, which the other end rings: of the attachment that it came with
     shape: tuple[int, int, int, int]  # lane, and the sizes of both rings and the pool
@@ -193,6 +195,8 @@ class Outgoing(_native.Channel):
 
     def release(self) -> None:
         """Nothing more comes of it. In the face's thread."""
+        if self.lane is Priority.HIGH:
+            self.direct.submission.finish(self)
         self.close()
         if self.memory_fd >= 0:
             os.close(self.memory_fd)
@@ -216,6 +220,7 @@ class Incoming(_native.Incoming):
     bells: tuple[int, int, int]  # ours, which the other end rings: of the attachment that it came with
     shape: tuple[int, int, int, int]
     reading: Reading
+    is_kept: bool = False  # agentd was told that we keep blocks of it for long
     memory_fd: int
     process_fd: int
     direct: Introductions
@@ -339,6 +344,12 @@ class DirectRecord(_native.Record):
         if not self.deadline_ns:
             return None
         return time() + (self.deadline_ns - _native.boottime_ns()) / 1e9
+
+    def view(self) -> _native.View:
+        """The body where it lies, to read without a copy: `with message.view() as data:`. A large one is memory that is
+        shared with its sender, who may send no more of them while it is kept."""
+        self.source.reading.viewed()
+        return super().view()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} from {self.sender}: {self.size} bytes {self.content}>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic, sleep
+from time import monotonic, monotonic_ns, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd import _native
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _OUT_S: Final = 5.0
 #: How often agentd is told what was taken, while something is.
 _MEASURED_S: Final = 1.0
+#: A body that is read where it lies for longer than this is shown by `agentctl doctor`.
+_KEPT_S: Final = 10.0
 
 
 class Reading:
@@ -35,6 +37,7 @@ class Reading:
         self.interrupts = False  # who waits here is to look for agentd when that has gone
         self._told_at = 0.0  # when agentd was last told what the mailbox took
         self._told_taken = 0
+        self._watches = False  # what is kept for long
 
     def start(self) -> None:
         """In the face's thread."""
@@ -110,6 +113,26 @@ class Reading:
         taken = self.mailbox.n_taken
         self.direct.watcher.say(grants.Measured(self.number, taken - self._told_taken, self.mailbox.samples()))
         self._told_taken = taken
+
+    def viewed(self) -> None:
+        """Somebody reads a body where it lies: agentd is told of it if that lasts."""
+        if not self._watches:
+            self._watches = True
+            self.direct.later(_KEPT_S, self._look_for_kept)
+
+    def _look_for_kept(self) -> None:
+        self._watches = False
+        keeps = False
+        for incoming in self.direct.incomings(self):
+            blocks, since_ns = incoming.held, incoming.held_since_ns
+            age_s = (monotonic_ns() - since_ns) / 1e9 if blocks else 0.0
+            if blocks and age_s >= _KEPT_S:
+                incoming.is_kept = self.direct.watcher.say(grants.Kept(incoming.number, blocks, age_s))
+            elif incoming.is_kept:
+                incoming.is_kept = not self.direct.watcher.say(grants.Kept(incoming.number, 0, 0.0))
+            keeps = keeps or blocks > 0 or incoming.is_kept
+        if keeps and not self.mailbox.closed:
+            self.viewed()
 
     def read_no_more(self) -> bool:
         """Have the reader's thread come out. Whether nobody is in the mailbox any more."""

@@ -209,6 +209,7 @@ class Client:
     """An agent, as its own process sees it. Use it from one thread. Ids are given as text, of which any beginning
     that only one message has will do, or as the numbers that views hold."""
 
+    in_loop = False
     stops_anywhere = True  # any thread may set `stopping`
 
     def __init__(

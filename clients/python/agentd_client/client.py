@@ -194,6 +194,7 @@ class Client:
     """An agent, as its own process sees it. Use it from one event loop. Ids are given as text, of which any beginning
     that only one message has will do, or as the numbers that views hold."""
 
+    in_loop = True
     stops_anywhere = False  # `stopping` belongs to the loop
 
     def __init__(

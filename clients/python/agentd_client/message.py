@@ -45,6 +45,15 @@ class Received(Struct, eq=False):
         return self.wire.body
 
     @property
+    def size(self) -> int:
+        """How many bytes the body has."""
+        return len(self.wire.body)
+
+    def view(self) -> memoryview:
+        """The body to read, for `with`: as for messages from shared memory, which are not copied for it."""
+        return memoryview(self.wire.body)
+
+    @property
     def content(self) -> Content:
         """What the bytes are."""
         return self.wire.content

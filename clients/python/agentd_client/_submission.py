@@ -1,0 +1,223 @@
+"""What a client submits of its high channels: doorbells, together in a burst; and in asyncio the copies of large
+bodies, which the kernel makes while the loop goes on. Made with the first high channel.
+
+A copy that the kernel makes is a chain: the body into the pool, one byte that makes its record one that can be read,
+the doorbell. The record has its place in the ring before, so order holds. A chain that breaks is ended by hand.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final
+
+from agentd import _native
+from agentd.wire import grants, records
+
+if TYPE_CHECKING:
+    from agentd_client._engine import Engine, Request
+    from agentd_client._introductions import Introductions
+    from agentd_client._pairs import Outgoing
+
+_LANE: Final = grants.HIGH
+_ENTRIES: Final = 64
+#: How often agentd is told what was submitted, while something is; and pools that lie idle are given back.
+_TOLD_S: Final = 1.0
+#: What an idle pool keeps: so much is warm in the caches.
+_WARM_BYTES: Final = 2 << 20
+#: How long leaving a channel waits for the copies into it.
+_COPIED_S: Final = 5.0
+_LOOK_S: Final = 0.0001
+
+
+class Copy:
+    """One under way."""
+
+    def __init__(self, channel: Outgoing, position: int, block: _native.Block, body: bytes) -> None:
+        self.channel = channel
+        self.position = position
+        self.block = block
+        self.body = body
+        self.last: Request | None = None  # the last step that is told
+        self.expected = 1  # its result
+        self.fd = -1  # of its own, to write into, where threads do it: they may be late
+
+
+class Submission:
+    """One a client."""
+
+    def __init__(self, direct: Introductions) -> None:
+        self._direct = direct
+        self.engine: Engine | None = None  # the loop's, where there is one
+        self.ring: _native.Engine | None = None
+        self.why = ""  # there is no io_uring
+        self._copies: set[Copy] = set()
+        self._busy: set[Outgoing] = set()  # channels whose pools were used since they were looked at
+        self._looking = False
+        self._told = [0] * len(grants.OPERATIONS)
+        self._open()
+        self.doorbells = _native.Doorbells(self.ring)
+
+    def _open(self) -> None:
+        wanted = not self._direct.without_io_uring
+        core = self._direct.sqpoll_core if wanted else None
+        if core is not None:
+            try:
+                self.ring = _native.Engine(_ENTRIES, core)
+            except OSError as error:
+                self._direct.watcher.say(grants.Lease(_LANE, False, f"core {core}: {error.strerror}"))
+        if wanted and self.ring is None:
+            try:
+                self.ring = _native.Engine(_ENTRIES)
+            except OSError as error:
+                self.why = error.strerror or str(error)
+        if self._direct.face.in_loop:
+            from agentd_client._engine import make_engine
+
+            self.engine = make_engine(self.ring, _ENTRIES, self.why or "it is switched off")
+
+    def serve(self, channel: Outgoing) -> None:
+        """That channel rings through this, and its large bodies are copied by it."""
+        channel.ring_by(self.doorbells)
+        if self.engine is not None and self._direct.async_bytes:
+            channel.async_bytes = self._direct.async_bytes
+            channel.large = lambda *record: self._copy(channel, *record)
+        else:
+            channel.async_bytes = 0
+
+    @contextmanager
+    def burst(self) -> Iterator[None]:
+        """Records sent in here are in their rings at once; sleeping receivers are rung together."""
+        self.doorbells.begin()
+        try:
+            yield
+        finally:
+            self.doorbells.end()
+            self.used()
+
+    # Copies by the kernel.
+
+    def _copy(self, channel: Outgoing, body: bytes, content: int, flags: int, details: bytes, deadline_ns: int) -> int:
+        """The hook of Channel: `bytes` do not change while they are copied."""
+        engine = self.engine
+        assert engine is not None
+        block = channel.allocate(len(body))
+        try:
+            reference = block.reference()
+            position, at, value = channel.claim_later(reference, content, flags | records.POOLED, details, deadline_ns)
+        except BaseException:
+            block.abandon()
+            raise
+        copy = Copy(channel, position, block, body)
+        try:
+            copy.last = self._chain(engine, copy, bytes([value]), at) if self.ring else self._in_thread(engine, copy)
+        except OSError:  # no room in the queue, or no descriptor
+            self._by_hand(copy)
+            return int(position)
+        self._copies.add(copy)
+        copy.last.add_done_callback(lambda _: self._copied(copy))
+        self._busy.add(channel)
+        self.used()
+        return int(position)
+
+    def _chain(self, engine: Engine, copy: Copy, kind: bytes, at: int) -> Request:
+        """The body, what makes its record one, the doorbell."""
+        channel = copy.channel
+        if not engine.has_room(3):
+            raise BlockingIOError(errno.EAGAIN, "no room for a chain")
+        engine.write(channel.memory_fd, copy.body, copy.block.offset, link=True, punt=True)
+        last = engine.write(channel.memory_fd, kind, at, link=True)
+        engine.doorbell(channel.bell_fd)
+        return last
+
+    def _in_thread(self, engine: Engine, copy: Copy) -> Request:
+        """The body; the rest is ours."""
+        copy.expected = len(copy.body)
+        copy.fd = os.dup(copy.channel.memory_fd)
+        return engine.write(copy.fd, copy.body, copy.block.offset, punt=True)
+
+    def _copied(self, copy: Copy) -> None:
+        """It has ended."""
+        last = copy.last
+        assert last is not None
+        if copy.fd >= 0:
+            os.close(copy.fd)
+            copy.fd = -1
+        if copy not in self._copies:
+            return
+        self._copies.discard(copy)
+        if last.cancelled() or last.exception() is not None or last.result() != copy.expected:
+            self._by_hand(copy)
+        elif self.ring is None:
+            copy.channel.commit_now(copy.position)
+
+    def _by_hand(self, copy: Copy) -> None:
+        """Nobody else does it, now or later."""
+        left, offset = memoryview(copy.body), copy.block.offset
+        while left:
+            written = os.pwrite(copy.channel.memory_fd, left, offset)
+            left, offset = left[written:], offset + written
+        copy.channel.commit_now(copy.position)
+
+    def finish(self, channel: Outgoing) -> None:
+        """That channel is about to be closed: what was sent through it gets there."""
+        channel.large = None
+        mine = [copy for copy in self._copies if copy.channel is channel]
+        until = monotonic() + _COPIED_S
+        while mine and self.ring is not None and monotonic() < until:
+            assert self.engine is not None
+            self.engine.hurry()
+            for copy in [copy for copy in mine if copy.last is None or copy.last.done()]:
+                mine.remove(copy)
+                self._copied(copy)
+            if mine:
+                sleep(_LOOK_S)
+        for copy in mine:
+            self._copies.discard(copy)
+            if self.ring is None:  # a thread may do the same: it writes the same
+                self._by_hand(copy)
+        self._busy.discard(channel)
+
+    # Now and then.
+
+    def used(self) -> None:
+        """Something was submitted, or a pool was used."""
+        if not self._looking:
+            self._looking = True
+            self._direct.later(_TOLD_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        self.tell()
+        for channel in list(self._busy):
+            if channel.lent:
+                continue
+            self._busy.discard(channel)
+            if not channel.gone and channel.touched_bytes > _WARM_BYTES:
+                channel.trim(_WARM_BYTES)
+        if self._busy:
+            self.used()
+
+    def tell(self) -> None:
+        """Have agentd count what io_uring did."""
+        if self.ring is None:
+            return
+        submitted = self.ring.counts()["submitted"]
+        now = [submitted[kind] for kind in grants.OPERATIONS]
+        fresh = [after - before for before, after in zip(self._told, now, strict=True)]
+        if any(fresh) and self._direct.watcher.say(grants.Submitted(_LANE, fresh)):
+            self._told = now
+
+    def close(self) -> None:
+        """The client leaves; its channels are closed."""
+        try:
+            self.tell()
+        except (RuntimeError, ValueError):  # a child process, or it was closed
+            pass
+        if self.engine is not None:
+            self.engine.close_now()
+        elif self.ring is not None:
+            self.ring.close()

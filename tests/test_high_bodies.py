@@ -1,0 +1,217 @@
+"""Large bodies on the high lane: through the pair's pool, copied by the kernel, filled in place, read in place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from daemons import Daemon, wait_until
+from peers import peer
+
+from agentd_client import _reading, blocking, connect, errors
+
+LONG = 30.0
+MIB = 1 << 20
+
+
+@pytest.fixture(params=["io_uring", "threads"])
+def copied_by(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[str]:
+    """Who copies what is large."""
+    if request.param == "threads":
+        daemon.stop()
+        daemon.config_path.write_text("[high]\nio_uring = false\n")
+        daemon.start()
+    yield request.param
+
+
+@pytest.mark.parametrize("size", [64 << 10, (64 << 10) + 1, MIB - 1, MIB, 16 * MIB])
+async def test_a_body_of_any_size_arrives_as_it_was(daemon: Daemon, copied_by: str, size: int) -> None:
+    body = bytes(range(251)) * (size // 251 + 1)
+    body = body[:size]
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        sending = asyncio.create_task(me.send("builder", body, priority="high", route="direct", wait="acked"))
+        message = await builder.receive(timeout=LONG)
+        assert message is not None
+        async with message:
+            assert (message.size, message.body == body) == (size, True)
+        assert (await sending).state == "acked"
+
+
+async def test_order_holds_among_small_and_large(daemon: Daemon, copied_by: str) -> None:
+    sizes = [1, 2 * MIB, 2, 100 << 10, 3 * MIB, 3, 4 * MIB, 4, 5]
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            positions = [channel.send(bytes([number]) * size) for number, size in enumerate(sizes)]
+            assert positions == sorted(positions)
+            for number, size in enumerate(sizes):
+                message = await builder.receive(timeout=LONG)
+                assert message is not None and message.body == bytes([number]) * size
+
+
+async def test_who_closes_a_channel_at_once_loses_nothing(daemon: Daemon, copied_by: str) -> None:
+    async with connect("builder", socket=daemon.socket) as builder:
+        async with connect("planner", socket=daemon.socket) as me, me.channel("builder", "high") as channel:
+            for number in range(3):
+                channel.send(bytes([number]) * 8 * MIB)
+            channel.send(b"last")
+        for number in range(3):
+            message = await builder.receive(timeout=LONG)
+            assert message is not None and message.body == bytes([number]) * 8 * MIB
+        assert (await builder.receive(timeout=LONG)).body == b"last"  # type: ignore[union-attr]
+
+
+async def test_what_may_change_is_copied_before_send_returns(daemon: Daemon) -> None:
+    body = bytearray(b"a" * 4 * MIB)
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            channel.send(body)
+            body[:] = b"b" * len(body)
+            assert (await builder.receive(timeout=LONG)).body == b"a" * 4 * MIB  # type: ignore[union-attr]
+
+
+async def test_a_full_pool_is_backpressure_until_something_is_given_back(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            sent = 0
+            with pytest.raises(errors.Backpressure, match="no room for"):
+                while True:
+                    channel.send(b"x" * 8 * MIB)
+                    sent += 1
+            assert sent == 8  # 64 MiB
+            with pytest.raises(errors.TooLarge, match=r"high\.pool_bytes"):
+                channel.send(bytes(65 * MIB))
+            channel.send(b"a small one has room")
+            message = await builder.receive(timeout=LONG)
+            assert message is not None
+            view = message.view()
+            with view as data:
+                assert bytes(data[:1]) == b"x"
+                await message.ack()
+                with pytest.raises(errors.Backpressure):
+                    channel.send(b"x" * 8 * MIB)
+            channel.send(b"y" * 8 * MIB)
+
+
+async def test_a_loan_is_sent_without_a_copy_and_one_that_fails_is_given_back(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            for _ in range(20):  # more than there is room for
+                with pytest.raises(LookupError), channel.loan(16 * MIB):
+                    raise LookupError
+            with (loan := channel.loan(16 * MIB)) as buffer:
+                buffer[:5] = b"first"
+                buffer[-4:] = b"last"
+            assert loan.position is not None
+            message = await builder.receive(timeout=LONG)
+            assert message is not None and message.size == 16 * MIB
+            with message.view() as data:
+                assert (bytes(data[:5]), bytes(data[-4:]), data.readonly) == (b"first", b"last", True)
+            await message.ack()
+
+
+async def test_pools_are_given_back_when_they_are_idle(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            for _ in range(3):
+                channel.send(b"x" * 8 * MIB)
+            for _ in range(3):
+                message = await builder.receive(timeout=LONG)
+                assert message is not None and message.body
+            assert channel.pair.touched_bytes >= 24 * MIB
+            while channel.pair.touched_bytes > 2 * MIB:
+                await asyncio.sleep(0.05)
+            channel.send(b"y" * 8 * MIB)
+            assert (await builder.receive(timeout=LONG)).body == b"y" * 8 * MIB  # type: ignore[union-attr]
+
+
+async def test_a_view_that_is_kept_too_long_is_shown(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_reading, "_KEPT_S", 0.05)
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+
+        async def trouble() -> str:
+            return next(agent.trouble for agent in (await me.agents()).agents if agent.name == "builder")
+
+        await me.send("builder", b"x" * MIB, priority="high", route="direct")
+        message = await builder.receive(timeout=LONG)
+        assert message is not None
+        view = message.view()
+        while "keeps 1 view of what planner sent" not in await trouble():
+            await asyncio.sleep(0.02)
+        view.release()
+        await message.ack()
+        while await trouble():
+            await asyncio.sleep(0.02)
+
+
+def test_the_blocking_face_sends_and_reads_them_too(daemon: Daemon) -> None:
+    with blocking.connect("builder", socket=daemon.socket) as builder, builder.receiver("high") as receiver:
+        with blocking.connect("planner", socket=daemon.socket) as me, me.channel("builder", "high") as channel:
+            for size in (100, MIB, 16 * MIB):
+                channel.send(b"x" * size)
+                message = receiver.receive(LONG)
+                assert message is not None and message.body == b"x" * size
+            with channel.loan(3 * MIB) as buffer:
+                buffer[:] = b"z" * (3 * MIB)
+            assert receiver.receive_bytes(LONG) == b"z" * 3 * MIB
+
+
+async def test_without_a_pool_there_are_no_large_bodies(daemon: Daemon) -> None:
+    daemon.stop()
+    daemon.config_path.write_text("[high]\npool_bytes = 67108864\nmax_pool_bytes = 67108864\n")
+    daemon.start()
+    async with (
+        connect("builder", socket=daemon.socket) as builder,
+        connect("planner", socket=daemon.socket) as me,
+        me.channel("builder", "high") as one,
+        me.channel("builder", "high") as two,
+    ):
+        one.send(b"x" * MIB)
+        with pytest.raises(errors.TooLarge):
+            two.send(b"x" * MIB)
+        two.send(b"y")
+        taken = [await builder.receive(timeout=LONG) for _ in range(2)]
+        assert {len(message.body) for message in taken if message} == {MIB, 1}
+
+
+async def test_a_sender_killed_with_copies_under_way_harms_nobody(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as me:
+        direct = me.conversation.go_direct()
+        direct.invited()
+        while not direct.attached.settled:
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            with peer(daemon.socket, "pours", "planner", "builder") as planner:
+                message = await me.receive(timeout=LONG)
+                assert message is not None and message.body == b"p" * 8 * MIB
+                planner.kill()
+            while (message := await me.receive(timeout=0.2)) is not None:
+                assert message.body == b"p" * 8 * MIB  # whole, or not at all
+        await asyncio.to_thread(
+            wait_until, lambda: all(one.relays for one in direct._incoming.values()), "for the pairs to be let go of"
+        )
+
+
+async def test_a_receiver_killed_with_views_leaves_its_sender_in_peace(daemon: Daemon) -> None:
+    async with connect("planner", socket=daemon.socket) as me:
+        with peer(daemon.socket, "hoards", "builder") as builder:
+            async with me.channel("builder", "high") as channel:
+                for _ in range(4):
+                    channel.send(b"x" * 8 * MIB)
+                assert await asyncio.to_thread(builder.line) == "4"
+                assert channel.pair.lent == 4
+                builder.kill()
+                await asyncio.to_thread(wait_until, lambda: channel.state == "closed", "for it to be over")
+                with pytest.raises(errors.ReceiverGone):
+                    channel.send(b"x" * 8 * MIB)
+
+
+async def test_copies_go_on_while_the_daemon_is_dead(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            channel.send(b"a" * 8 * MIB)
+            daemon.kill()
+            channel.send(b"b" * 8 * MIB)
+            for letter in (b"a", b"b"):
+                assert (await builder.receive(timeout=LONG)).body == letter * 8 * MIB  # type: ignore[union-attr]
+        daemon.start()

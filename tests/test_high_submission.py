@@ -1,0 +1,122 @@
+"""How a sender of the high lane submits: doorbells together, cores leased, and what agentd counts of it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+from commands import Agentctl
+from daemons import Daemon, wait_until
+
+from agentd import _native
+from agentd_client import blocking, connect, errors
+
+LONG = 20.0
+RINGS = not _native.io_uring_errno()
+
+
+def high_lane(agentctl: Agentctl) -> dict[str, object]:
+    """As `agentctl lanes --json` shows it."""
+    lanes = agentctl("lanes", "--json", status=0).json["lanes"]
+    found: dict[str, object] = next(lane for lane in lanes if lane["lane"] == "high")
+    return found
+
+
+@pytest.mark.skipif(not RINGS, reason="no io_uring here")
+async def test_a_burst_rings_several_sleepers_in_one_submission(daemon: Daemon, agentctl: Agentctl) -> None:
+    names = [f"builder-{number}" for number in range(4)]
+    async with connect("planner", socket=daemon.socket) as me:
+        builders = [await connect(name, socket=daemon.socket).__aenter__() for name in names]
+        channels = [await me.channel(name, "high").__aenter__() for name in names]
+        waiting = [asyncio.create_task(builder.receive(timeout=LONG)) for builder in builders]
+        for builder in builders:
+            await asyncio.to_thread(wait_until, partial(len, builder.conversation.mail.waiters), "for it to wait")
+        before = counts(me)
+        with channels[0].burst():
+            for channel in channels:
+                channel.send(b"now")
+            assert counts(me)["by_engine"] == before["by_engine"]
+        after = counts(me)
+        assert (after["by_engine"] - before["by_engine"], after["submissions"] - before["submissions"]) == (4, 1)
+        for message in await asyncio.gather(*waiting):
+            assert message is not None and message.body == b"now"
+        await asyncio.to_thread(
+            wait_until, lambda: high_lane(agentctl)["operations"] == {"doorbell": 4}, "for agentd to have heard"
+        )
+        for channel in channels:
+            await channel.__aexit__()
+        for builder in builders:
+            await builder.__aexit__(None)
+
+
+def counts(me: object) -> dict[str, int]:
+    """What its doorbells count."""
+    found: dict[str, int] = me.conversation.direct.submission.doorbells.counts()  # type: ignore[attr-defined]
+    return found
+
+
+def test_a_blocking_client_has_bursts_too(daemon: Daemon) -> None:
+    with blocking.connect("builder", socket=daemon.socket) as builder, builder.receiver("high") as receiver:
+        with blocking.connect("planner", socket=daemon.socket) as me, me.channel("builder", "high") as channel:
+            with channel.burst():
+                for number in range(200):
+                    channel.send(number)
+            taken = [receiver.receive(LONG) for _ in range(200)]
+            assert [one.value for one in taken if one] == list(range(200))
+
+
+async def test_a_critical_channel_has_no_bursts_and_no_loans(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder") as channel:
+            with pytest.raises(errors.NotOnThisLane):
+                channel.burst()
+            with pytest.raises(errors.NotOnThisLane):
+                channel.loan(10)
+
+
+def configured(daemon: Daemon, text: str) -> None:
+    """Start it anew with that."""
+    daemon.stop()
+    Path(daemon.config_path).write_text(text)
+    daemon.start()
+
+
+@pytest.mark.skipif(not RINGS, reason="no io_uring here")
+async def test_a_core_for_the_kernels_thread_is_one_senders(daemon: Daemon, agentctl: Agentctl) -> None:
+    configured(daemon, "[high]\nsqpoll_cores = [0]\n")
+    async with (
+        connect("builder", socket=daemon.socket) as builder,
+        connect("first", socket=daemon.socket) as first,
+    ):
+        async with first.channel("builder", "high") as one:
+            one.send(b"1")
+            assert (await builder.receive(timeout=LONG)).body == b"1"  # type: ignore[union-attr]
+            assert "core 0: first" in str(high_lane(agentctl)["reason"])
+            async with connect("second", socket=daemon.socket) as second, second.channel("builder", "high") as two:
+                two.send(b"2")
+                assert (await builder.receive(timeout=LONG)).body == b"2"  # type: ignore[union-attr]
+                assert "second without" in str(high_lane(agentctl)["reason"])
+    await asyncio.to_thread(wait_until, lambda: "core 0" not in str(high_lane(agentctl)["reason"]), "for it to be free")
+
+
+@pytest.mark.skipif(not RINGS, reason="no io_uring here")
+async def test_a_core_that_there_is_not_is_given_back_and_named(daemon: Daemon, agentctl: Agentctl) -> None:
+    configured(daemon, "[high]\nsqpoll_cores = [4000]\n")
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            channel.send(b"x")
+            assert (await builder.receive(timeout=LONG)).body == b"x"  # type: ignore[union-attr]
+            assert "planner without: core 4000" in str(high_lane(agentctl)["reason"])
+
+
+async def test_io_uring_can_be_switched_off(daemon: Daemon, agentctl: Agentctl) -> None:
+    configured(daemon, "[high]\nio_uring = false\n")
+    assert "high.io_uring is false" in str(high_lane(agentctl)["reason"])
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            with channel.burst():
+                channel.send(b"x")
+            assert (await builder.receive(timeout=LONG)).body == b"x"  # type: ignore[union-attr]
+            assert counts(me)["by_engine"] == 0
