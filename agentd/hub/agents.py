@@ -108,6 +108,8 @@ class Agent:
 
     def requests_under_way(self) -> int:
         """How many of its own still wait for a reply."""
+        if len(self.sessions) == 1:  # the common case
+            return len(self.sessions[0].asking)
         return sum(len(session.asking) for session in self.sessions)
 
     def subscriptions(self) -> int:

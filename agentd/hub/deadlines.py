@@ -9,19 +9,21 @@ from collections.abc import Callable
 _COMPACT_AT = 64
 
 
-class Deadline:
-    """One thing to do at `at`; cancelled when it need not be done any more."""
+class Deadline(list[float]):
+    """One thing to do at `at`; cancelled when it need not be done any more.
 
-    __slots__ = ("action", "at", "deadlines", "number")
+    A list of the time and a number that no other has, because that is what the heap orders it by: a list's own order
+    costs no call.
+    """
+
+    __slots__ = ("action", "at", "deadlines")
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __init__(self, at: float, number: int, action: Callable[[float], None], deadlines: Deadlines) -> None:
+        self += (at, number)
         self.at = at
-        self.number = number
         self.action: Callable[[float], None] | None = action
         self.deadlines = deadlines
-
-    def __lt__(self, other: Deadline) -> bool:
-        return self.at < other.at or (self.at == other.at and self.number < other.number)
 
     def cancel(self) -> None:
         """Don't do it. Harmless when it was done."""

@@ -136,9 +136,10 @@ class Rates:
     def take(self, session: Session, now: float) -> None:
         """Room for one more of this session's agent, or RateLimited."""
         bucket = session.bucket
-        if not bucket.has_room(now):
+        bucket.fill(now)
+        if bucket.room < 1.0:
             self.over(session, now)
-        bucket.spend()
+        bucket.room -= 1.0
 
     def take_for_event(self, session: Session, topic: str, now: float) -> None:
         """Room for one more of this agent, and on this topic, or RateLimited and neither is taken."""

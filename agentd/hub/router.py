@@ -139,7 +139,7 @@ class Router:
             raise BadRequest(f"Call {verb.cid} is a request under way already", "Number calls upwards from 1.")
         options = verb.options or _DEFAULTS
         check_request(options)
-        details = self.details(options, now) or Details()
+        details = (None if options is _DEFAULTS else self.details(options, now)) or Details()
         details.reply_by = now + self._receipts.wall_offset + verb.timeout
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         self._inboxes.check_room(agent, entry.size_bytes, now)
@@ -321,11 +321,12 @@ class Router:
         self._count(session, entry)
 
     def _count(self, session: Session, entry: Entry) -> None:
-        counts = self._receipts.counts
+        counts, tally = self._receipts.counts, session.tally
+        body_bytes = entry.size_bytes - OVERHEAD_BYTES
         counts.accepted += 1
-        counts.accepted_bytes += entry.body_bytes
-        session.tally.sent += 1
-        session.tally.bytes += entry.body_bytes
+        counts.accepted_bytes += body_bytes
+        tally.sent += 1
+        tally.bytes += body_bytes
 
     def _accepted(self, session: Session, cid: int, entry: Entry, *, named: bool = True) -> None:
         if cid:
