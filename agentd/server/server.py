@@ -65,6 +65,7 @@ class Server:
         self.sessions: set[ServedSession] = set()
         self.dirty: list[ServedSession] = []  # sessions with something to send at the end of this turn
         self.read_buffer = bytearray(_READ_BYTES)
+        self.read_view = memoryview(self.read_buffer)
         self.open_turns = 0  # sessions whose turn goes on after the others have had a slice of theirs
         self.crowding = Crowding(config.connections)
         self.closing: set[SocketSession] = set()  # over, their sockets not yet

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 from agentd.host.process import command_of
@@ -41,6 +42,7 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         self._texting: Texting | None = None  # on the text face
         self._transport: asyncio.Transport
         self._pidfd: int | None = None
+        self._fd: int | None = None  # the socket's own, while the session lasts: later it may be another's
         self._late: asyncio.TimerHandle | None = None
         self._owed = 0  # how much it has said of a frame whose end is still to come
 
@@ -66,6 +68,7 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         if not self.server.admit(self):
             return
         self._pidfd = self.server.reaper.watch(sock, peer.pid, self._process_gone)
+        self._fd = sock.fileno()
         # Past the high-water mark the client is not reading: then it is not read either, so nothing piles up.
         transport.set_write_buffer_limits(high=limits.max_unread_bytes)
 
@@ -142,6 +145,7 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
             self.push(Error(0, error.code, error.message, error.hint, error.retryable, error.retry_after))
         self.send_pending()
         self.closed = True
+        self._fd = None
         self.wait_no_more()
         if self._texting is not None:
             self._texting.close()
@@ -163,23 +167,24 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
     # In.
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Where to read to: one for all, since what is read is copied out at once. No larger than what can be decoded
-        without holding up the others."""
+        """Where to read to: one for all, since what is read is made into verbs at once. No larger than what can be
+        decoded without holding up the others."""
         return self.server.read_buffer
 
     def buffer_updated(self, count: int) -> None:
         """So much was read."""
-        self.data_received(bytes(memoryview(self.server.read_buffer)[:count]))
+        self.data_received(self.server.read_view[:count])
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes from the client."""
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes from the client, of which none is kept in place."""
         if self.closed:
             return
         try:
             if self._reader is None:
                 data = self._open_face(data)
             assert self._reader is not None
-            verbs = self._reader.feed(data)
+            reader = self._reader
+            verbs = reader.feed(data) if isinstance(reader, FrameReader) else reader.feed(bytes(data))
         except AgentdError as error:
             log.warning("%s: %s", self.provenance, error.message)
             self.close("protocol violation", error=error)
@@ -203,7 +208,7 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         """It says no more. On the text face, `printf ... | nc -N`, it still waits for its answers."""
         return self._texting is not None and not self.closed and self._texting.end_of_input()
 
-    def _open_face(self, data: bytes) -> bytes:
+    def _open_face(self, data: bytes | memoryview) -> bytes | memoryview:
         """The first byte tells which face the client speaks."""
         first = data[0]
         max_body = self.server.config.message.max_body_bytes
@@ -268,11 +273,19 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
 
     def send_pending(self) -> None:
         """Hand to the transport what it has room for. The rest, pieces of large messages first of all, waits."""
-        self.end_run()
+        if self._run is not None:
+            self.end_run()
         self.dirty = False
-        writer = self.writer
-        while writer.pending and not self.paused:
-            self._transport.write(writer.take())
+        transport, take = self._transport, self.writer.take
+        while not self.paused and (data := take()):
+            # Written here and now: uvloop's transport would do it at the end of the loop's turn.
+            if self._fd is not None and not transport.get_write_buffer_size():
+                try:
+                    data = data[os.write(self._fd, data) :]
+                except OSError:
+                    pass  # full, or nobody is there: the transport waits, or finds out
+            if data:
+                transport.write(data)
 
     def pause_writing(self) -> None:
         """The client does not read: send it nothing more, read nothing more of it."""

@@ -41,8 +41,6 @@ FRAME_SLACK_BYTES: Final = 64 * 1024
 MAX_STREAMS: Final = 8
 #: What comes byte by byte is put together before the pieces need more room than what is in them.
 MAX_PIECES: Final = 1024
-#: Below this, a copy of a frame costs less than a view of it.
-_COPY_BYTES: Final = 4096
 _LENGTH_BYTES: Final = 4
 #: These never overtake a large one pushed before them: a sender's order holds for each receiver, and Done says that
 #: what was on its way has come.
@@ -93,11 +91,12 @@ class FrameReader(Generic[M]):
         """How much of them has come and is kept."""
         return self._have + self._streams_have
 
-    def feed(self, data: bytes) -> list[M]:
-        """All messages completed by `data`; BadRequest or TooLarge when the bytes can't be the protocol."""
+    def feed(self, data: bytes | memoryview) -> list[M]:
+        """All messages completed by `data`; BadRequest or TooLarge when the bytes can't be the protocol. What is
+        kept of `data` is copied: it may be a view of a buffer that is read into again."""
         end = len(data)
         if self._have:
-            self._pieces.append(data)
+            self._pieces.append(bytes(data))
             self._have += end
             if self._have < self._need:
                 if len(self._pieces) > MAX_PIECES:
@@ -107,11 +106,12 @@ class FrameReader(Generic[M]):
             self._pieces.clear()
             end = len(data)
             self._have = 0
+        view = memoryview(data)
         start = 0
         out: list[M] = []
         self._need = _LENGTH_BYTES
         while end - start >= _LENGTH_BYTES:
-            (length,) = _unpack_length(data, start)
+            (length,) = _unpack_length(view, start)
             if length > self._max_bytes:
                 raise TooLarge(
                     f"A frame of {length} bytes is over the limit of {self._max_bytes}",
@@ -121,17 +121,15 @@ class FrameReader(Generic[M]):
             if stop > end:
                 self._need = _LENGTH_BYTES + length
                 break
-            start += _LENGTH_BYTES
-            frame = data[start:stop] if length < _COPY_BYTES else memoryview(data)[start:stop]
-            out = self._decode(frame, out)
+            out = self._decode(view[start + _LENGTH_BYTES : stop], out)
             start = stop
             self.frames += 1
         if start < end:
-            self._pieces.append(data[start:])
+            self._pieces.append(bytes(view[start:]))
             self._have = end - start
         return out
 
-    def _decode(self, frame: bytes | memoryview, out: list[M]) -> list[M]:
+    def _decode(self, frame: memoryview, out: list[M]) -> list[M]:
         """The messages of `frame` behind those in `out`."""
         try:
             messages: list[M] = self._decode_frame(frame)
@@ -232,9 +230,21 @@ class FrameWriter:
         for message in messages:
             self.push(message)
 
+    def _add(self, encoded: bytes) -> None:
+        self._batch.append(encoded)
+        self._batch_count += 1
+        self._batch_bytes += len(encoded)
+
     def _take_batch(self) -> bytes:
-        taken = _frame(self._batch, self._batch_count, self._batch_bytes)
-        self._batch.clear()
+        """The batch as one frame."""
+        batch, count, size_bytes = self._batch, self._batch_count, self._batch_bytes
+        if count <= _MAX_SHORT:
+            head = _pack_short(size_bytes + 1, _SHORT_ARRAY | count)
+            taken = head + batch[0] if len(batch) == 1 else head + b"".join(batch)
+        else:
+            head = (size_bytes + 5).to_bytes(4, "little") + b"\xdd" + count.to_bytes(4, "big")
+            taken = b"".join((head, *batch))
+        batch.clear()
         self._batch_count = self._batch_bytes = 0
         return taken
 
@@ -265,14 +275,12 @@ class FrameWriter:
         while self._bulk:
             first = self._bulk[0]
             if isinstance(first, _Bulk):
-                piece = first.next_piece()
-                self._frames.append(_frame([piece], 1, len(piece)))
+                self._add(first.next_piece())
+                self._seal()
                 if first.finished:
                     self._bulk.popleft()
                 return
-            self._batch.append(first)
-            self._batch_count += 1
-            self._batch_bytes += len(first)
+            self._add(first)
             self._bulk.popleft()
             if self._batch_bytes > CHUNK_BYTES:
                 self._seal()
@@ -302,11 +310,3 @@ class _Bulk:
 def _array_bytes(count: int) -> int:
     """What msgpack says before so many messages: that they are an array."""
     return 1 if count <= _MAX_SHORT else 3 if count < 1 << 16 else 5
-
-
-def _frame(encoded: list[bytes | memoryview], count: int, size_bytes: int) -> bytes:
-    """One frame of these encodings, which are of `count` messages and `size_bytes` together."""
-    if count <= _MAX_SHORT:
-        head = _pack_short(size_bytes + 1, _SHORT_ARRAY | count)
-        return head + encoded[0] if len(encoded) == 1 else head + b"".join(encoded)
-    return b"".join(((size_bytes + 5).to_bytes(4, "little"), b"\xdd", count.to_bytes(4, "big"), *encoded))
