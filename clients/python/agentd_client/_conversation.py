@@ -49,9 +49,9 @@ from agentd_client._feeds import Feeds
 from agentd_client._mail import Mail, Window
 from agentd_client._options import checked, make_options
 from agentd_client._outbox import Outbox
-from agentd_client._posts import MAX_UNANSWERED, MAX_UNANSWERED_BYTES, Posts
+from agentd_client._posts import MAX_UNANSWERED, MAX_UNANSWERED_BYTES
 from agentd_client.message import Received
-from agentd_client.receipt import Call, Posted, Submitted
+from agentd_client.receipt import Call, Posted
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -90,7 +90,6 @@ class Conversation(Attaching, Generic[R, P]):
         super().__init__(hurry)
         self.name = join.name
         self.mail = Mail(self)
-        self.posts = Posts()
         self.feeds = Feeds(self)
         self.out = Outbox(wake)
         self.joining = Call(0)  # this connection's Join
@@ -130,7 +129,7 @@ class Conversation(Attaching, Generic[R, P]):
 
     def take(self) -> bytes:
         """What to write next; empty when there is nothing, or no connection."""
-        return self.out.take(self.mail if self.taking else None)
+        return self.out.take(self.mail if self._join.take and self._taken_over is None else None)
 
     def lost(self, reason: str = "") -> None:
         """The connection is gone. What was said on it and not answered is unknown from now on."""
@@ -173,15 +172,6 @@ class Conversation(Attaching, Generic[R, P]):
         """The orderly end, from our side."""
         self.left = self.closed is None
         self.close(Unreachable("This client has left", "Connect again."))
-
-    def _settle_all(self, error: AgentdError) -> None:
-        calls, self._open = self._open, {}
-        for call in calls.values():
-            if call.error is None:
-                call.lost = True
-                if not isinstance(call, Submitted):
-                    call.error = error
-            self._end(call)
 
     @property
     def ready(self) -> bool:
@@ -307,10 +297,18 @@ class Conversation(Attaching, Generic[R, P]):
 
     # Input.
 
-    def feed(self, data: bytes) -> None:
-        """What the daemon said. BadRequest or TooLarge when it is not the protocol: close the connection then."""
+    def feed(self, data: bytes | memoryview, *, at_once: bool = False) -> None:
+        """What the daemon said. BadRequest or TooLarge when it is not the protocol: close the connection then. With
+        `at_once`, from a callback of the loop, the one who waited for this goes on before this returns."""
+        try:
+            self._hear(self._reader.feed(data))
+        finally:
+            if self._woken:
+                self._wake(at_once=at_once)
+
+    def _hear(self, messages: list[Any]) -> None:
         mail = self.mail
-        for message in self._reader.feed(data):
+        for message in messages:
             kind = type(message)
             if kind is Message:
                 details = message.details
@@ -347,46 +345,13 @@ class Conversation(Attaching, Generic[R, P]):
             else:
                 self._done(message)
 
-    def _accepted(self, accepted: Accepted) -> None:
-        pop = self._open.pop
-        posts = self.posts
-        for cid in range(accepted.cid, accepted.cid + accepted.count):
-            call = pop(cid, None)
-            if call is None:
-                continue
-            call.answer = accepted
-            if isinstance(call, Posted) and call.waits_for is _ACCEPTED:
-                posts.unanswered -= 1
-                posts.unanswered_bytes -= call.size_bytes
-                call.settled = True
-                if call.waiters is not None:
-                    call.settle()
-            elif isinstance(call, Submitted) and not call.reaches(_ACCEPTED):
-                self._open[cid] = call
-            else:
-                call.settle()
-        posts.check_idle()
-
-    def _receipt(self, receipt: Receipt) -> None:
-        call = self._open.get(receipt.cid)
-        if isinstance(call, Submitted):
-            call.answer = receipt
-            if call.reaches(receipt.state):
-                del self._open[receipt.cid]
-                self._end(call)
-
-    def _end(self, call: Call) -> None:
-        call.settle()
-        if isinstance(call, Posted):
-            self.posts.ended(call)
-
     def _answer(self, answer: Answer) -> None:
         call = self._open.pop(answer.cid, None)
         if call is None:  # the asker has given up: let it be mail, if it can
             self.give_back([answer.message.id])
             return
         call.answer = answer
-        call.settle()
+        self._woken.append(call)
 
     def _done(self, message: Any) -> None:
         call = self._open.pop(message.cid, None)

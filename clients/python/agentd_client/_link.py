@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from _thread import get_ident
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from agentd.wire.errors import AgentdError
@@ -31,21 +30,18 @@ async def until_settled(call: Call, until: float | None) -> None:
     """Wait for a call, at most until then. Cancelled, it leaves nothing behind."""
     if call.settled:
         return
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-
-    def wake() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    call.when_settled(wake)
-    timer = None if until is None else loop.call_later(until - monotonic(), wake)
+    waiter = Waiter()
+    call.when_settled(waiter.wake)
+    call.at_once = waiter.settle_at_once
     try:
-        await future
+        await waiter.until(until)
     finally:
-        call.no_longer(wake)
-        if timer is not None:
-            timer.cancel()
+        call.no_longer(waiter.wake)
+        call.at_once = None
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 async def drive(steps: Steps[T]) -> T:
@@ -81,7 +77,7 @@ class Link(asyncio.BufferedProtocol):
         self._renewal: asyncio.Task[None] | None = None
         self._lazy: asyncio.TimerHandle | None = None
         self._turn: asyncio.Handle | None = None
-        self._buffer = bytearray(_READ_BYTES)
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._thread = 0
 
     # Both are called by the conversation.
@@ -193,14 +189,16 @@ class Link(asyncio.BufferedProtocol):
         self._gone = self._loop.create_future()
         self._conversation.connected()
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where to read to."""
         return self._buffer
 
     def buffer_updated(self, count: int) -> None:
         """What the daemon says."""
         try:
-            self._conversation.feed(bytes(memoryview(self._buffer)[:count]))
+            self._conversation.feed(self._buffer[:count], at_once=True)
+        except (SystemExit, KeyboardInterrupt) as error:  # the application's; uvloop would take it for the socket's
+            self._loop.call_soon(_raise, error)
         except AgentdError as error:
             self._conversation.lost(f"it does not speak the protocol: {error.message}")
             if self._transport is not None:

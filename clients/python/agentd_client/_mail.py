@@ -46,7 +46,10 @@ class Mail:
         self.waiter: Callable[[], Any] = _call  # makes one
 
     def _places(self) -> int:
-        return self.receiving + sum(window.limit - window.unsettled for window in self.windows)
+        places = self.receiving
+        for window in self.windows:
+            places += window.limit - window.unsettled
+        return places
 
     def arrived(self, message: Message) -> None:
         """Keep it for whoever wants it, else give it back: nothing is lost, no attempt counted."""
@@ -63,7 +66,7 @@ class Mail:
         else:
             self.buffer.insert(sum(other.lane is not Priority.NORMAL for other in self.buffer), message)
         if self.waiters:
-            self.waiters.popleft().settle()
+            self._conversation.wake_later(self.waiters.popleft())
 
     def next(self) -> Any:
         """What to hand over next. What expired on its way here goes back, and the daemon ends it."""

@@ -50,7 +50,8 @@ class Outbox:
 
     def say(self, verb: Any) -> None:
         """Push a verb, behind what was gathered before it; BadRequest for one that can't be encoded."""
-        self._say_gathered()
+        if self.delivered or self.acks or self.delivering:
+            self._say_gathered()
         try:
             self.push(verb)
         except (UnicodeEncodeError, TypeError) as error:
@@ -98,7 +99,8 @@ class Outbox:
         self.gathered = 0
         if not self.connected:
             return b""
-        self._say_gathered()
+        if self.delivered or self.acks or self.delivering:
+            self._say_gathered()
         if mail is not None and (grant := mail.grant()) is not None:
             self._writer.push(grant)
         taken = self._writer.take()

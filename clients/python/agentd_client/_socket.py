@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SAY_NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
 #: Kept for reading: a fresh buffer for each read would be mapped and unmapped by the allocator each time.
 _READ_BYTES: Final = 64 * 1024
 
@@ -118,7 +120,7 @@ class Plug:
 
     def _look(self) -> None:
         """Between two calls the daemon may have gone: better to know before something is said to nobody."""
-        if self._socket is not None and self._wait(self._readable, 0.0):
+        if self._socket is not None and (self._wait(self._readable, 0.0) if self._watched else self._readable.poll(0)):
             try:
                 self._read_ready()
             except OSError as error:
@@ -151,14 +153,16 @@ class Plug:
         """Write what the kernel takes; whether that was all."""
         conversation = self._conversation
         assert self._socket is not None
-        while data := self._unwritten or conversation.take():
+        data = self._unwritten or conversation.take()
+        while data:
             try:
-                sent = self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                sent = self._socket.send(data, _SAY_NOW)
             except BlockingIOError:
                 sent = 0
             self._unwritten = data[sent:]
             if self._unwritten:
                 return False
+            data = conversation.take() if conversation.out.more else b""
         return True
 
     def _read_ready(self) -> None:
@@ -175,7 +179,7 @@ class Plug:
             self._lost("")
             return
         try:
-            self._conversation.feed(bytes(self._buffer[:count]))
+            self._conversation.feed(self._buffer[:count])
         except AgentdError as error:
             self._lost(f"it does not speak the protocol: {error.message}")
 

@@ -210,8 +210,10 @@ class Verbs:
             raise BadRequest(f"{to!r} is no name")
         pause = _FIRST_PAUSE_S
         while True:
-            yield from self._connection(until)
-            yield from self._fits(data, until)
+            if conversation.closed is not None or not conversation.ready:
+                yield from self._connection(until)
+            if len(data) > CHUNK_BYTES or len(data) > conversation.max_body_bytes:
+                yield from self._fits(data, until)
             call = Submitted(conversation.next_cid(), waits_for=wait)
             settling = answered is not None and conversation.mail.settled(answered, seen=False)
             try:
@@ -247,8 +249,10 @@ class Verbs:
             from agentd_client import _ringing
 
             return (yield from _ringing.request(conversation.go_direct(), to, body, timeout, options))
-        yield from self._connection(until)
-        yield from self._fits(data, until)
+        if conversation.closed is not None or not conversation.ready:
+            yield from self._connection(until)
+        if len(data) > CHUNK_BYTES or len(data) > conversation.max_body_bytes:
+            yield from self._fits(data, until)
         call = Call(conversation.next_cid())
         conversation.out.say(wire.Request(call.cid, to, content, data, timeout, options))
         conversation.open(call)

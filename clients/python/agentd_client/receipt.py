@@ -42,6 +42,7 @@ class Call(Struct, eq=False):
     settled: bool = False
     lost: bool = False  # the connection went before the answer came
     waiters: list[Callable[[], None]] | None = None
+    at_once: Callable[[], None] | None = None  # how a coroutine that waits goes on without a turn of its loop
 
     def settle(self) -> None:
         """Wake whoever waits."""
@@ -54,7 +55,12 @@ class Call(Struct, eq=False):
 
     def settle_at_once(self) -> None:
         """As settle(), from a callback of the loop: whoever can goes on before this returns."""
-        self.settle()
+        if self.at_once is None or self.waiters is None or len(self.waiters) > 1:
+            self.settle()
+        else:
+            self.settled = True
+            self.waiters = None
+            self.at_once()
 
     def when_settled(self, wake: Callable[[], None]) -> None:
         """Have `wake` called once. Only for a call that is not settled."""
