@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from daemons import Daemon, wait_until
 from peers import peer
 
+from agentd import _native
 from agentd_client import _reading, blocking, connect, errors
 
 LONG = 30.0
@@ -59,6 +62,31 @@ async def test_who_closes_a_channel_at_once_loses_nothing(daemon: Daemon, copied
             message = await builder.receive(timeout=LONG)
             assert message is not None and message.body == bytes([number]) * 8 * MIB
         assert (await builder.receive(timeout=LONG)).body == b"last"  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(bool(_native.io_uring_errno()), reason="no io_uring here")
+@pytest.mark.parametrize("broken", ["copy", "commit"])
+async def test_a_chain_that_breaks_is_ended_by_hand(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            engine = channel.pair.direct.submission.engine
+            assert engine is not None
+            write, read_only = engine.write, os.open("/dev/null", os.O_RDONLY)
+
+            def fail(fd: int, buffer: bytes, *args: int, **options: bool) -> Any:
+                wanted = "commit" if len(buffer) == 1 else "copy"
+                return write(read_only if wanted == broken else fd, buffer, *args, **options)
+
+            monkeypatch.setattr(engine, "write", fail)
+            for number in range(4):
+                channel.send(bytes([number]) * 2 * MIB)
+                channel.send(b"behind it")
+            for number in range(4):
+                assert (await builder.receive(timeout=LONG)).body == bytes([number]) * 2 * MIB  # type: ignore[union-attr]
+                assert (await builder.receive(timeout=LONG)).body == b"behind it"  # type: ignore[union-attr]
+            os.close(read_only)
 
 
 async def test_what_may_change_is_copied_before_send_returns(daemon: Daemon) -> None:
