@@ -61,7 +61,7 @@ class Wire:
         while room:
             n = self._socket.recv_into(room)
             if not n:
-                raise SystemExit("the other end of the socket is gone")
+                raise SystemExit  # the other end has ended
             room = room[n:]
 
 
