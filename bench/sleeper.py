@@ -16,16 +16,12 @@ receiver writes when each wake ended into memory that both share, so nothing but
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
-import mmap
 import os
 import random
-import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -33,14 +29,12 @@ from time import perf_counter_ns
 from typing import Any, Final
 
 import awake
+import halves
 import own
 
 import agentd_client
-from agentd.wire.errors import AgentdError
 
 _NAME: Final = "sleeper"
-_DEADLINE_S: Final = 10.0
-_PR_SET_PDEATHSIG: Final = 1
 #: Where each way's count of wakes is in the shared memory; when the last one ended is behind it.
 _DIRECT: Final = 0
 _BARE: Final = 2
@@ -144,23 +138,15 @@ class Sender:
         await self._pause(pause_ms)
         start = perf_counter_ns()
         self._send(body)
-        direct_ns = await self._until_taken(_DIRECT, number) - start
+        direct_ns = await halves.until_taken(words, _DIRECT, number) - start
         number = words[_BARE]
         await self._pause(pause_ms)
         start = perf_counter_ns()
         os.eventfd_write(self._bell, 1)
-        return direct_ns, await self._until_taken(_BARE, number) - start
+        return direct_ns, await halves.until_taken(words, _BARE, number) - start
 
     async def _pause(self, pause_ms: tuple[float, float]) -> None:
         await asyncio.sleep(random.uniform(*pause_ms) / 1000)
-
-    async def _until_taken(self, way: int, number: int) -> int:
-        give_up = time.monotonic() + _DEADLINE_S
-        while self._words[way] == number:
-            if time.monotonic() > give_up:
-                raise SystemExit(f"wake {number} was missed")
-            await asyncio.sleep(0.0005)
-        return self._words[way + 1]
 
     async def run(self) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
@@ -183,16 +169,8 @@ class Sender:
 async def _send(
     daemon: own.Daemon, lane: str, words: memoryview, bell: int, wire: socket.socket, pids: list[int]
 ) -> None:
-    deadline = time.monotonic() + _DEADLINE_S
     async with agentd_client.connect("waker", socket=daemon.socket) as me, AsyncExitStack() as opened:
-        while True:
-            try:
-                channel = await opened.enter_async_context(me.channel(_NAME, lane))
-                break
-            except AgentdError:  # it is not there yet
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.02)
+        channel = await halves.channel(me, _NAME, lane, opened)
         print(json.dumps(pids), flush=True)
         await Sender(words, bell, wire, channel.send).run()
 
@@ -202,12 +180,10 @@ def main(name: str, first_core: int, last_core: int, home: Path) -> None:
     lane, _, how = name.partition("/")
     daemon = own.Daemon(home)
     bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
+    words = halves.words()
     sender_wire, receiver_wire = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    receiver_pid = os.fork()
-    os.sched_setaffinity(0, {first_core if receiver_pid else last_core})
+    receiver_pid = halves.split(first_core, last_core)
     if not receiver_pid:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         sender_wire.close()
         asyncio.run(Receiver(how, words, bell, receiver_wire).run(daemon.socket))
         return

@@ -172,7 +172,7 @@ def test_high() -> None:
     assert {name for name, _ in wakes} == {
         f"{beside}{n}" for n in ("inbox", "receive") for beside in ("", "eventfd beside ")
     }
-    sizes = (64, 64 << 10)
+    sizes = (64, 64 << 10, 1 << 20)
     ours = [(name, size) for name in ("high/asyncio", "high/blocking", "socket/blocking") for size in sizes]
     trips, rates = figures(report, "round trip p50"), figures(report, "rate")
     assert sorted(trips) == sorted(rates) == ours
