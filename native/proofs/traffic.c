@@ -128,7 +128,7 @@ static void commit(struct end *end, uint64_t number, uint32_t size, struct late 
 static void commit_late(struct end *end, struct late *late)
 {
     for (uint64_t turn = end->pair.sender.ring.position; late->n > 0; turn++) {
-        unsigned which = mixed(turn) % late->n;
+        unsigned which = (unsigned)(mixed(turn) % late->n);
 
         ring_commit_now(&end->pair.sender.ring, &late->laters[which]);
         late->laters[which] = late->laters[--late->n];
