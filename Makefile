@@ -71,7 +71,7 @@ check-c: build/strict/build.ninja build/asan/build.ninja build/tsan/build.ninja
 
 # Their short versions are among the C tests; here a skip is a failure too. Those of stray reads run under AddressSanitizer.
 proofs := $(patsubst native/proofs/prove_%.c,%,$(wildcard native/proofs/prove_*.c))
-proofs_of_reads := fuzz hostile
+proofs_of_reads := fuzz hostile pool
 prove-ring: build/test/build.ninja build/asan/build.ninja ## prove the ring and the pair at length (PROOFS="order kill" picks)
 	$(in_venv) ninja -C build/test $(patsubst %,native/prove_%,$(filter-out $(proofs_of_reads),$(proofs)))
 	$(in_venv) ninja -C build/asan $(proofs_of_reads:%=native/prove_%)
@@ -109,7 +109,7 @@ check-binding: build/asan/build.ninja build .venv/installed-test
 	@rm -rf $(bound) && mkdir -p $(bound) && cp -r agentd clients/python/agentd_client $(bound) && cp build/asan/native/_native*.so $(bound)/agentd
 	LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 		PYTHONMALLOC=malloc PYTHONPATH=$(bound) $(pytest) -q -p no:cacheprovider -W ignore \
-		tests/test_native.py tests/test_engine.py tests/test_doorbells.py tests/test_later.py tests/test_direct_channels.py tests/test_direct_relay.py tests/test_direct_truth.py
+		tests/test_native.py tests/test_engine.py tests/test_doorbells.py tests/test_later.py tests/test_pool.py tests/test_pool_ends.py tests/test_pool_machine.py tests/test_direct_channels.py tests/test_direct_relay.py tests/test_direct_truth.py
 
 stress: build .venv/installed-test ## run the long races and crash campaigns
 	$(pytest) -m stress $(ARGS)

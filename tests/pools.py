@@ -15,6 +15,7 @@ POOL: Final = 64 * PAGE
 RING_AT: Final = 12288 + VERDICTS
 BLOCKS_AT: Final = RING_AT + RING + PAGE
 INLINE: Final = RING // 16
+POOLED: Final = 16  # a record's flag
 
 
 class Refused(Exception):

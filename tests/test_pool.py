@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pools import BLOCKS_AT, INLINE, PAGE, POOL, RING, RING_AT, Ends, Refused, blocks_of
+from pools import BLOCKS_AT, INLINE, PAGE, POOL, POOLED, RING, RING_AT, Ends, Refused, blocks_of
 
 from agentd import _native
 from agentd.wire import records
@@ -288,6 +288,9 @@ def test_a_block_belongs_to_its_channel(ends: Ends) -> None:
     other.close()
 
 
+
+
+
 def test_a_block_whose_record_is_written_later(ends: Ends) -> None:
     """As by an engine: the kernel writes the body into the memfd, then somebody commits the record."""
     block = ends.channel.allocate(INLINE * 2)
@@ -309,6 +312,21 @@ def test_a_block_whose_record_is_written_later(ends: Ends) -> None:
     again.reference()
     again.abandon()  # its copy failed
     ends.channel.allocate(POOL)
+
+
+def test_a_record_that_is_committed_later_has_its_block(ends: Ends) -> None:
+    block = ends.channel.allocate(INLINE * 2)
+    os.pwrite(ends.fd, b"by the kernel", block.offset)
+    position, offset, value = ends.channel.claim_later(block.reference(13), 1, POOLED | records.ASKED, b"d", 0)
+    assert (ends.take(), ends.channel.lent, ends.channel.later) == (None, 1, 1)
+    os.pwrite(ends.fd, bytes([value]), offset)
+    record = ends.take()
+    assert (record.position, record.content_code, record.details_bytes) == (position, 1, b"d")
+    assert record.body == b"by the kernel"
+    assert (ends.channel.lent, ends.channel.later) == (0, 0)
+    for body in (b"", bytes(31), bytes(33)):
+        with pytest.raises(ValueError, match="no such content, flags"):
+            ends.channel.claim_later(body, 0, POOLED, b"", 0)
 
 
 def test_the_largest_go_their_own_way(ends: Ends) -> None:

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import pytest
 
 NATIVE = Path(__file__).parent.parent / "native"
-CORE = ("clock.c", "mailbox.c", "pair.c", "ring.c")
+CORE = ("clock.c", "mailbox.c", "pair.c", "pool.c", "ring.c")
 HELPERS = {
     "order": ["explore.c", "model.c"],
     "traffic": ["traffic.c"],
     "fuzz": ["guard.c"],
     "hostile": ["guard.c"],
+    "pool": ["guard.c"],
 }
 WRAPPED = "-Wl,--wrap=mmap,--wrap=mmap64,--wrap=munmap"
 # Deaths at chosen instructions need ptrace(2), which some containers refuse.
@@ -106,6 +107,44 @@ MUTANTS = [
         "atomic_store_explicit(reader->reader_position, reader->position, memory_order_release)",
         "atomic_store_explicit(reader->reader_position, reader->position + 64, memory_order_release)",
         "traffic",
+    ),
+    Mutant("a block's offset is believed", "pool.h", "within >= capacity || ", "", "pool"),
+    Mutant("a block's size is believed", "pool.h", " || reference->size > capacity - within", "", "pool"),
+    Mutant("a block's slot is believed", "pool.h", "reference->slot >= POOL_SLOTS || ", "", "pool"),
+    Mutant(
+        "any word gives a block back",
+        "pool.c",
+        "returned == pool->slots[number].generation",
+        "returned",
+        "pool",
+    ),
+    Mutant(
+        "a word gives back what is not out",
+        "pool.c",
+        "uint64_t out = pool->out[i]; out;",
+        "uint64_t out = ~UINT64_C(0); out;",
+        "pool",
+    ),
+    Mutant(
+        "runs that touch stay two",
+        "pool.c",
+        "at < pool->n_free && first_page + n_pages ==",
+        "false && at ==",
+        "pool",
+    ),
+    Mutant(
+        "a block that is out is given to another body",
+        "pool.c",
+        "    pool->free[at].n_pages -= (uint32_t)n_pages;\n",
+        "    pool->free[at].n_pages -= (uint32_t)n_pages - (n_pages > 1);\n",
+        "pool",
+    ),
+    Mutant(
+        "pages of a block in use are trimmed",
+        "pool.c",
+        "if (slot->n_pages && keep < slot->first_page + slot->n_pages)",
+        "if (slot->n_pages && keep < slot->first_page)",
+        "pool",
     ),
 ]
 

@@ -121,7 +121,7 @@ static int take(struct agentd *agent, struct agentd_message *message)
 {
     struct mailbox_entry *entry = NULL;
     const uint8_t *bytes;
-    struct record record;
+    struct record record = {0};
     uint32_t size;
     int found, error;
 

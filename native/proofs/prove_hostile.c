@@ -46,7 +46,7 @@ static bool write_any(struct ring_writer *writer, uint64_t *random)
     uint32_t size = (uint32_t)draw(random, ring_max_size(writer->mask) + 9);
     struct record_header header = {
         .content = (uint8_t)draw(random, 3),
-        .flags = (uint8_t)draw(random, 16),
+        .flags = (uint8_t)draw(random, RECORD_FLAGS + 1),
         .details_bytes = (uint16_t)draw(random, size + 1),
     };
     uint8_t *body;

@@ -114,7 +114,7 @@ static void test_records(void)
     struct record_header header = {.flags = RECORD_POOLED | RECORD_DEADLINE, .details_bytes = 2};
     uint8_t bytes[64] = {0}, *body = record_write(bytes, &header, 77, "de");
     uint32_t whole = (uint32_t)(body - bytes) + (uint32_t)sizeof reference;
-    struct record record;
+    struct record record = {0};
 
     memcpy(body, &reference, sizeof reference);
     CHECK(record_parse(bytes, whole, &record));
@@ -143,7 +143,7 @@ static void test_traffic(void)
         for (uint64_t number = 0; number < BODIES;) {
             const uint8_t *bytes;
             uint32_t size;
-            struct record record;
+            struct record record = {0};
 
             if (ring_peek(&pair.receiver.ring, &bytes, &size) == 0)
                 continue;
@@ -164,7 +164,7 @@ static void test_traffic(void)
         struct record_header header = {.flags = RECORD_POOLED};
         uint64_t size = 1 + mixed(number) % (9 * PAGE);
         struct record_reference reference;
-        uint8_t *room, *block;
+        uint8_t *room = NULL, *block;
 
         if (ring_claim(&ends.sender.sender.ring, sizeof header + sizeof reference, &room) == -EAGAIN ||
             pool_allocate(&ends.pool, size, &reference) == -EAGAIN)
