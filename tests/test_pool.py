@@ -288,9 +288,6 @@ def test_a_block_belongs_to_its_channel(ends: Ends) -> None:
     other.close()
 
 
-
-
-
 def test_a_block_whose_record_is_written_later(ends: Ends) -> None:
     """As by an engine: the kernel writes the body into the memfd, then somebody commits the record."""
     block = ends.channel.allocate(INLINE * 2)

@@ -316,10 +316,10 @@ print(channel.lent)
 
 
 def test_no_memory_is_a_named_refusal(tmp_path: Path) -> None:
-    shim = shims.build(tmp_path)
+    preload = f"{os.environ.get('LD_PRELOAD', '')} {shims.build(tmp_path)}".strip()
     done = subprocess.run(
         [sys.executable, "-P", "-c", STARVED],
-        env={**os.environ, "LD_PRELOAD": str(shim), "FAULT_FLAG": str(tmp_path / "fail"), "FAULT": "populate"},
+        env={**os.environ, "LD_PRELOAD": preload, "FAULT_FLAG": str(tmp_path / "fail"), "FAULT": "populate"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

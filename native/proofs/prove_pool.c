@@ -5,8 +5,8 @@
  *
  * A sender fills blocks and hands them over, a receiver reads them and gives them back, in any order and late. In half
  * of the rounds both are alone, and every byte must arrive. In the others a third thread scribbles over the words, the
- * ring and the blocks, and some references lead anywhere: bodies may be spoiled then, but what the sender knows of its pool stays whole, and the receiver
- * never looks outside the blocks.
+ * ring and the blocks, and some references lead anywhere: bodies may be spoiled then, but what the sender knows of its
+ * pool stays whole, and the receiver never looks outside the blocks.
  */
 #define _GNU_SOURCE
 #include "guard.h"
