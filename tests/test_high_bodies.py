@@ -65,7 +65,7 @@ async def test_who_closes_a_channel_at_once_loses_nothing(daemon: Daemon, copied
 
 
 @pytest.mark.skipif(bool(_native.io_uring_errno()), reason="no io_uring here")
-@pytest.mark.parametrize("broken", ["copy", "commit"])
+@pytest.mark.parametrize("broken", ["copy", "commit", "doorbell"])
 async def test_a_chain_that_breaks_is_ended_by_hand(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -76,7 +76,7 @@ async def test_a_chain_that_breaks_is_ended_by_hand(
             write, read_only = engine.write, os.open("/dev/null", os.O_RDONLY)
 
             def fail(fd: int, buffer: bytes, *args: int, **options: bool) -> Any:
-                wanted = "commit" if len(buffer) == 1 else "copy"
+                wanted = {1: "commit", 8: "doorbell"}.get(len(buffer), "copy")
                 return write(read_only if wanted == broken else fd, buffer, *args, **options)
 
             monkeypatch.setattr(engine, "write", fail)

@@ -28,8 +28,6 @@ ReadableBuffer = bytes | WriteableBuffer
 _RETRY_S: Final = 0.001
 #: How long `close` waits for what is under way, without holding the loop.
 _CLOSE_S: Final = 1.0
-#: What rings an eventfd.
-_ONE: Final = (1).to_bytes(8, "little")
 
 
 class Request(asyncio.Future[int]):
@@ -90,9 +88,6 @@ class Engine(Protocol):
     def poll(self, fd: int, events: int, *, link: bool = False) -> Request:
         """Wait for one of these events of poll(2)."""
 
-    def doorbell(self, fd: int) -> None:
-        """Ring an eventfd at the end of a chain; nobody hears whether it was rung. It stays open until then."""
-
     def has_room(self, n: int) -> bool:
         """Whether that many can be queued now."""
 
@@ -149,17 +144,6 @@ class RingEngine:
     def poll(self, fd: int, events: int, *, link: bool = False) -> Request:
         """See Engine."""
         return self._queue(link, self.native.poll, fd, events, link)
-
-    def doorbell(self, fd: int) -> None:
-        """See Engine."""
-        try:
-            self.native.doorbell(fd)
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
-            self.native.write(fd, _ONE, -1)
-        self._linked = False
-        self._submit_soon()
 
     def has_room(self, n: int) -> bool:
         """See Engine."""

@@ -19,7 +19,6 @@ T = TypeVar("T")
 _THREADS: Final = 4
 _KINDS: Final = ("nop", "read", "write", "fsync", "poll", "cancel", "doorbell")
 _MAX_ENTRIES: Final = 4096
-_ONE: Final = (1).to_bytes(8, "little")
 _NOWAIT: Final = os.RWF_NOWAIT
 
 
@@ -259,10 +258,6 @@ class ThreadEngine:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
-
-    def doorbell(self, fd: int) -> None:
-        """See Engine."""
-        self._queue("doorbell", fd, False, memoryview(_ONE), -1)
 
     def has_room(self, n: int) -> bool:
         """See Engine."""

@@ -18,6 +18,8 @@ from agentd import _native
 from agentd.wire import grants, records
 
 if TYPE_CHECKING:
+    import asyncio
+
     from agentd_client._engine import Engine, Request
     from agentd_client._introductions import Introductions
     from agentd_client._pairs import Outgoing
@@ -31,6 +33,7 @@ _WARM_BYTES: Final = 2 << 20
 #: How long leaving a channel waits for the copies into it.
 _COPIED_S: Final = 5.0
 _LOOK_S: Final = 0.0001
+_ONE: Final = (1).to_bytes(8, "little")
 
 
 class Copy:
@@ -42,7 +45,6 @@ class Copy:
         self.block = block
         self.body = body
         self.last: Request | None = None  # the last step that is told
-        self.expected = 1  # its result
         self.fd = -1  # of its own, to write into, where threads do it: they may be late
 
 
@@ -124,18 +126,22 @@ class Submission:
         return int(position)
 
     def _chain(self, engine: Engine, copy: Copy, kind: bytes, at: int) -> Request:
-        """The body, what makes its record one, the doorbell."""
+        """The body, what makes its record one, the doorbell. That is told too: until then its descriptor must be open,
+        which the kernel looks up when the chain has come so far."""
         channel = copy.channel
         if not engine.has_room(3):
             raise BlockingIOError(errno.EAGAIN, "no room for a chain")
-        engine.write(channel.memory_fd, copy.body, copy.block.offset, link=True, punt=True)
-        last = engine.write(channel.memory_fd, kind, at, link=True)
-        engine.doorbell(channel.bell_fd)
-        return last
+        steps = [
+            engine.write(channel.memory_fd, copy.body, copy.block.offset, link=True, punt=True),
+            engine.write(channel.memory_fd, kind, at, link=True),
+            engine.write(channel.bell_fd, _ONE),
+        ]
+        for step in steps:
+            step.add_done_callback(_error)
+        return steps[-1]
 
     def _in_thread(self, engine: Engine, copy: Copy) -> Request:
         """The body; the rest is ours."""
-        copy.expected = len(copy.body)
         copy.fd = os.dup(copy.channel.memory_fd)
         return engine.write(copy.fd, copy.body, copy.block.offset, punt=True)
 
@@ -149,9 +155,15 @@ class Submission:
         if copy not in self._copies:
             return
         self._copies.discard(copy)
-        if last.cancelled() or last.exception() is not None or last.result() != copy.expected:
+        error = _error(last)
+        if self.ring is not None:
+            if (
+                error == errno.ECANCELED
+            ):  # a step before it failed; else they were done, whatever became of the doorbell
+                self._by_hand(copy)
+        elif error or last.result() != len(copy.body):
             self._by_hand(copy)
-        elif self.ring is None:
+        else:
             copy.channel.commit_now(copy.position)
 
     def _by_hand(self, copy: Copy) -> None:
@@ -221,3 +233,11 @@ class Submission:
             self.engine.close_now()
         elif self.ring is not None:
             self.ring.close()
+
+
+def _error(request: asyncio.Future[int]) -> int:
+    """Why it failed; 0 where it did not."""
+    if request.cancelled():
+        return errno.ECANCELED
+    error = request.exception()
+    return (error.errno or errno.EIO) if isinstance(error, OSError) else 0
