@@ -20,7 +20,7 @@ from agentd.host.counters import Counters
 from agentd.host.directories import lock_directory, prepare_directory
 from agentd.host.logs import finish_logging, start_logging
 from agentd.host.notify import Notifier, watchdog_s
-from agentd.host.process import raise_file_limit
+from agentd.host.process import connections_for, files_for, raise_file_limit
 from agentd.host.topology import read_topology
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
@@ -34,7 +34,7 @@ from agentd.server.listener import bind_socket, inode_of, remove_socket
 from agentd.server.server import Server
 from agentd.server.shapes import how_submitted, no_shared_memory
 from agentd.server.supervision import Supervision
-from agentd.wire.errors import AgentdError
+from agentd.wire.errors import AgentdError, LimitReached
 from agentd.wire.messages import Priority
 from agentd.wire.paths import grants_path, is_shared_place
 
@@ -43,11 +43,6 @@ log = logging.getLogger("agentd")
 _NOT_BUILT = "this version does not have it"
 _IO_ERROR = 74
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-#: Descriptors that are not connections, and how many a connection takes: its socket and its process, and where it is
-#: attached to shared memory a second socket, two doorbells, a relay's and its receiver's process.
-_SPARE_FDS = 32
-_FDS_A_CONNECTION = 2
-_FDS_ATTACHED = 5
 
 
 def main() -> int:
@@ -73,9 +68,12 @@ def _run(settings: Settings) -> int:
         prepare_directory(directory)
     locks = [lock_directory(path) for path in dict.fromkeys((settings.runtime_dir, settings.state_dir))]
     wanted = config.connections.max_connections
-    files = raise_file_limit(_SPARE_FDS + (_FDS_A_CONNECTION + _FDS_ATTACHED) * wanted) - _SPARE_FDS
-    max_connections = min(wanted, files // _FDS_A_CONNECTION)
-    max_attached = min(wanted, (files - _FDS_A_CONNECTION * max_connections) // _FDS_ATTACHED)
+    files = raise_file_limit(files_for(wanted))
+    max_connections, max_attached = connections_for(files, wanted)
+    if not max_connections:
+        raise LimitReached(
+            f"A limit of {files} open files leaves none for a connection", "Raise it: ulimit -n, or LimitNOFILE=."
+        )
 
     hub = Hub(config, first_id=(time.time_ns() << 32) // 10**9)  # seconds and their fraction, 32 bits each
     no_memory = no_shared_memory(config.direct.enabled)
@@ -111,7 +109,7 @@ def _run(settings: Settings) -> int:
     door = GrantsDoor(server.direct, grants_sock)
     try:
         keeper.restore(hub, server.now())
-        _say_what_is(settings, keeper, lanes, counters, max_connections)
+        _say_what_is(settings, keeper, lanes, counters, max_connections, max_attached)
         gc.freeze()  # what is there now stays: the collector need not look at it again
         uvloop.run(_serve(server, sock, door, stops))
     finally:
@@ -140,7 +138,9 @@ async def _serve(server: Server, sock: socket.socket, door: GrantsDoor, stops: l
         server.keep()  # while the loop still holds the signals: a second one must not cut this short
 
 
-def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, counters: Counters, max_connections: int) -> None:
+def _say_what_is(
+    settings: Settings, keeper: Keeper, lanes: Lanes, counters: Counters, max_connections: int, max_attached: int
+) -> None:
     if is_shared_place(str(settings.runtime_dir), os.getuid()):
         log.warning(
             "no XDG_RUNTIME_DIR: the socket lies in %s, which does not end with the login", settings.runtime_dir
@@ -153,9 +153,10 @@ def _say_what_is(settings: Settings, keeper: Keeper, lanes: Lanes, counters: Cou
         log.warning("no counters in shared memory, `agentctl stats` has to ask: %s", counters.reason)
     if max_connections < settings.config.connections.max_connections:
         log.warning(
-            "the limit of open files allows %d connections, %d are configured",
+            "the limit of open files allows %d connections, %d are configured; %d can be attached to shared memory",
             max_connections,
             settings.config.connections.max_connections,
+            max_attached,
         )
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from agentd_client import connect, errors
 class Peer:
     """A process that says what it does, a line each."""
 
-    def __init__(self, socket: Path, role: str, *arguments: str) -> None:
+    def __init__(self, socket: Path, role: str, *arguments: str, under: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", __file__, role, str(socket), *arguments],
+            [*under, sys.executable, "-P", __file__, role, str(socket), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -57,9 +57,9 @@ class Peer:
 
 
 @contextmanager
-def peer(socket: Path, role: str, *arguments: str) -> Iterator[Peer]:
-    """One, until the test is over; it has said that it is ready."""
-    one = Peer(socket, role, *arguments)
+def peer(socket: Path, role: str, *arguments: str, under: Sequence[str] = ()) -> Iterator[Peer]:
+    """One, until the test is over; it has said that it is ready. under: what starts it, with its own arguments."""
+    one = Peer(socket, role, *arguments, under=under)
     try:
         assert one.line() == "ready"
         yield one

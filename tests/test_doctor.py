@@ -29,7 +29,7 @@ def well(tmp_path: Path) -> Patient:
     for path in (run, state):
         path.mkdir(mode=0o700)
     machine = Machine(
-        open_files=(1024, 20_000),
+        open_files=(1024, 1 << 16),
         locked_bytes=(64 << 20, 64 << 20),
         io_uring_errno=0,
         io_uring_switch="0",
@@ -137,12 +137,13 @@ TROUBLES: list[tuple[str, str, str, Callable[[Patient], Patient]]] = [
     ),
     ("configuration", ERROR, "max_mesages", with_configuration("[inbox]\nmax_mesages = 1\n")),
     ("configuration", WARNING, "AGENTD_INBOX_MAX_MESAGES", with_environ(AGENTD_INBOX_MAX_MESAGES="1")),
+    ("open files", NOTICE, "1472 of them can be attached", on_machine(open_files=(1024, 20_000))),
     ("open files", WARNING, "128", on_machine(open_files=(64, 128))),
     ("locked memory", NOTICE, "64.0 KiB", on_machine(locked_bytes=(65536, 65536))),
     ("io_uring", NOTICE, "disabled is 2", on_machine(io_uring_errno=errno.EPERM, io_uring_switch="2")),
     ("io_uring", NOTICE, "seccomp", on_machine(io_uring_errno=errno.EPERM)),
     ("io_uring", NOTICE, "hides it (seccomp)", on_machine(io_uring_errno=errno.ENOSYS)),
-    ("io_uring", NOTICE, "Cannot allocate", on_machine(io_uring_errno=errno.ENOMEM)),
+    ("io_uring", NOTICE, "RLIMIT_MEMLOCK", on_machine(io_uring_errno=errno.ENOMEM)),
     ("io_uring", NOTICE, "high.io_uring is false", with_status(lanes=[HIGH_WITHOUT])),
     ("io_uring", NOTICE, "kernel has none", on_machine(io_uring_errno=errno.ENOSYS, io_uring_switch="")),
     ("kernel", ERROR, "pidfd", on_machine(missing=("pidfd",))),

@@ -12,6 +12,7 @@ from typing import Final
 from agentd.cli import show
 from agentd.cli.patient import ERROR, NOTICE, OK, WARNING, Finding, Patient
 from agentd.host.machine import UNLIMITED, why_no_io_uring
+from agentd.host.process import connections_for, files_for
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Priority
 from agentd.wire.paths import MAX_SOCKET_PATH_BYTES, is_shared_place
@@ -21,8 +22,6 @@ _LOW_PART: Final = 0.05
 _MIN_FREE_FILES: Final = 1000
 #: What one direct pair of each fast lane locks into memory, with room for a few.
 _LOCKED_BYTES: Final = 8 << 20
-_FDS_A_CONNECTION: Final = 2
-_SPARE_FDS: Final = 32
 _GOOD_CLOCKS: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 
 
@@ -130,14 +129,16 @@ def open_files(patient: Patient) -> Iterator[Finding]:
         config, _ = load_config(Path(config_path(patient.environ)), patient.environ, required=False)
     except AgentdError:
         return  # said by `configuration`
-    wanted = _SPARE_FDS + _FDS_A_CONNECTION * config.connections.max_connections
+    configured = config.connections.max_connections
+    wanted = files_for(configured)
     soft, hard = patient.machine.open_files
     if hard != UNLIMITED and hard < wanted:
+        connections, attached = connections_for(hard, configured)
         yield Finding(
             name,
-            WARNING,
-            f"The hard limit of {hard} open files allows {max(0, hard - _SPARE_FDS) // _FDS_A_CONNECTION} connections, "
-            f"{config.connections.max_connections} are configured",
+            WARNING if connections < configured else NOTICE,
+            f"The hard limit of {hard} open files allows {connections} connections, {configured} are configured; "
+            f"{attached} of them can be attached to shared memory, the others are relayed",
             f"LimitNOFILE={wanted} in the service, or a lower connections.max_connections.",
         )
     else:
@@ -173,7 +174,7 @@ def io_uring(patient: Patient) -> Iterator[Finding]:
     elif refused == errno.EPERM:
         remedy = "As root: sysctl kernel.io_uring_disabled=0"
     else:
-        remedy = "More locked memory may help: LimitMEMLOCK=."
+        remedy = "Let more memory be locked: LimitMEMLOCK= in the service, or a line in /etc/security/limits.d."
     yield Finding("io_uring", NOTICE, f"can't be used: {why}; agentd does without, a little slower", remedy)
 
 

@@ -66,6 +66,8 @@ def why_no_io_uring(refused: int, switch: str) -> str:
         return f"kernel.io_uring_disabled is {switch}"
     if refused == errno.EPERM:
         return "a sandbox forbids it (seccomp)"
+    if refused == errno.ENOMEM:
+        return "too little memory may be locked (RLIMIT_MEMLOCK)"
     return os.strerror(refused) if refused else ""
 
 

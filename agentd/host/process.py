@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psutil
 
 _MAX_COMMAND = 60
+#: Descriptors that are not connections, and how many a connection takes: its socket and its process. One that is
+#: attached to shared memory has a second socket, three doorbells, and of both its relays a doorbell and a process.
+SPARE_FILES: Final = 32
+_FILES_A_CONNECTION: Final = 2
+_FILES_ATTACHED: Final = 8
 
 
 def command_of(pid: int) -> str:
@@ -50,6 +55,20 @@ def usage() -> Usage:
     process = psutil.Process()
     times = process.cpu_times()
     return Usage(process.memory_info().rss, times.user + times.system, process.num_fds())
+
+
+def files_for(connections: int) -> int:
+    """As many as they can need, all attached."""
+    return SPARE_FILES + (_FILES_A_CONNECTION + _FILES_ATTACHED) * connections
+
+
+def connections_for(files: int, wanted: int) -> tuple[int, int]:
+    """For how many connections that limit is enough, and how many of them can be attached: what connections leave, and
+    not less than a quarter, or there would be no shared memory at all where the limit is low."""
+    files = max(0, files - SPARE_FILES)
+    for_attached = max(files - _FILES_A_CONNECTION * wanted, files // 4)
+    attached = min(wanted, for_attached // _FILES_ATTACHED)
+    return min(wanted, (files - _FILES_ATTACHED * attached) // _FILES_A_CONNECTION), attached
 
 
 def raise_file_limit(wanted: int) -> int:

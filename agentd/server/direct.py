@@ -98,6 +98,7 @@ class Direct:
         if len(closed) == len(self._lanes):
             raise LaneUnavailable(f"No shared memory: {closed[0]}", "Messages are relayed by agentd.")
         if len(self._ends) >= self._max_attached and session not in self._ends:
+            self._stays_out(session, "agentd has no descriptors left for it")
             raise LimitReached(
                 f"{len(self._ends)} agents are attached, as many as the limit of open files allows",
                 "Raise it (ulimit -n, LimitNOFILE=); messages are relayed.",
@@ -121,6 +122,7 @@ class Direct:
         except OSError as error:
             log.warning("pid %d can't be attached: %s", connection.pid, error.strerror)
             connection.close()
+            self._stays_out(session, f"agentd: {error.strerror}")
             return
         topology = self._topology
         cores = list(topology.performance) if self.limits.pin == "auto" else pinned_to(self.limits.pin)
@@ -132,6 +134,11 @@ class Direct:
         if before is not None:  # it leaves the pairs that relay to it: what came into one after that nobody would read
             for lane in self._lanes.values():
                 self._end_relay(session, lane, "it has attached anew")
+
+    def _stays_out(self, session: ServedSession, why: str) -> None:
+        """It can't be attached: nobody need wait for that."""
+        session.can_attach = False
+        self._invitations.refuse(session, why)
 
     def detached(self, session: ServedSession, connection: GrantsConnection) -> None:
         """Its grants connection is gone: no new pairs; those it has go on while the session lives."""

@@ -7,7 +7,7 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from agentd.wire.errors import AgentdError, LaneUnavailable, Unreachable
+from agentd.wire.errors import AgentdError, LaneUnavailable, LimitReached, Unreachable
 from agentd_client._calls import Calls
 from agentd_client.receipt import Call
 
@@ -43,18 +43,34 @@ class Attaching(Calls):
         raise NotImplementedError
 
     def go_direct(self) -> Direct:
-        """This client's part in the direct lanes, made when first needed."""
+        """This client's part in the direct lanes, made when first needed. LimitReached where nothing is left for it."""
         if self.direct is None:
-            from agentd_client._direct import Direct
-
             self.check()
             if not self.may_attach:
                 raise LaneUnavailable("Here is no shared memory between agents", "Messages are relayed.")
-            record = self.record()
-            with self._making:  # an invitation and a receiver's thread may want it at once
-                if self.direct is None:
-                    self.direct = Direct(cast(Any, self), self._face, record)
-        return self.direct
+            try:
+                self._make_direct()
+            except OSError as error:  # also of an import: a module is a file
+                raise LimitReached(
+                    f"No shared memory for this client: {error.strerror}",
+                    "Close some of this process's files, or raise its limit (ulimit -n); messages are relayed.",
+                ) from None
+        return cast("Direct", self.direct)
+
+    def _make_direct(self) -> None:
+        from agentd_client._direct import Direct
+
+        record = self.record()
+        with self._making:  # an invitation and a receiver's thread may want it at once
+            if self.direct is None:
+                self.direct = Direct(cast(Any, self), self._face, record)
+
+    def invited(self) -> None:
+        """Somebody wants to send here from ring to ring."""
+        try:
+            self.go_direct().invited()
+        except LimitReached:
+            pass  # who has invited us does not wait for ever: it is relayed to our socket
 
     def ask(self, kind: type[Any], then: Callable[[Call], None], *fields: Any) -> None:
         """Say a verb; `then` gets the call once it is answered."""

@@ -334,9 +334,7 @@ class Conversation(Attaching, Generic[R, P]):
             elif kind is Welcome:
                 self._welcome(message)
             elif kind is Invitation:
-                if self.direct is None:
-                    self.go_direct()
-                self.direct.invited()  # type: ignore[union-attr]
+                self.invited()
             elif kind is Stop:
                 self.stop(message.by, message.reason)
             elif kind is Bye:

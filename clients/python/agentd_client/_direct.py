@@ -50,7 +50,12 @@ class Direct(Introductions):
 
     def __init__(self, conversation: Conversation[Any, Any], face: Any, record: type[DirectRecord]) -> None:
         super().__init__(conversation, face)
-        self.readings = {lane: Reading(self, lane, record) for lane in grants.LANES}
+        try:
+            self.readings = {lane: Reading(self, lane, record) for lane in grants.LANES}
+        except OSError:
+            self.watcher.close()
+            os.close(self._bell)
+            raise
         self._critical, self._high = self.readings[_CRITICAL], self.readings[_HIGH]
         self._channels: dict[tuple[str, Priority], Outgoing] = {}  # those that sends use, by agent and lane
         self._relayed: dict[str, float] = {}  # agents without shared memory: until when not to ask

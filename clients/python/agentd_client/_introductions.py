@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import grants
-from agentd.wire.errors import AgentdError, LaneUnavailable, Unreachable, from_wire
+from agentd.wire.errors import AgentdError, LaneUnavailable, LimitReached, Unreachable, from_wire
 from agentd.wire.messages import Priority
 from agentd_client._pairs import DirectRecord, Incoming, Outgoing, encode, refuser
 from agentd_client._watcher import Watcher
@@ -56,7 +56,11 @@ class Introductions:
         self.async_bytes = 0
         self.sqpoll_core: int | None = None  # leased, for a thread of the kernel that takes what we submit
         self.without_io_uring = False  # the configuration has it so
-        self.watcher = Watcher(self)
+        try:
+            self.watcher = Watcher(self)
+        except OSError:
+            os.close(self._bell)
+            raise
 
     # In the face's thread.
 
@@ -84,6 +88,11 @@ class Introductions:
 
             self._submission = Submission(self)
         return self._submission
+
+    def finish(self, channel: Outgoing) -> None:
+        """It submits nothing any more, if it ever did."""
+        if channel.lane is Priority.HIGH and self._submission is not None:
+            self._submission.finish(channel)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Have the face's thread do that after so long, or in its next call after that."""
@@ -228,7 +237,15 @@ class Introductions:
                 self.drop(channel, "it was opened too late")
             return
         if channel is not None and channel.lane is Priority.HIGH:
-            self.submission.serve(channel)
+            try:
+                self.submission.serve(channel)
+            except OSError as failed:  # also of an import: a module is a file
+                self.drop(channel, "its sender has nothing left to ring it by")
+                error = LimitReached(
+                    f"No channel to {channel.agent}: {failed.strerror}",
+                    "Close some of this process's files, or raise its limit (ulimit -n); messages are relayed.",
+                )
+                channel = None
         call.answer, call.error = channel, error
         call.settle()
 

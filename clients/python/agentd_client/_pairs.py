@@ -195,8 +195,7 @@ class Outgoing(_native.Channel):
 
     def release(self) -> None:
         """Nothing more comes of it. In the face's thread."""
-        if self.lane is Priority.HIGH:
-            self.direct.submission.finish(self)
+        self.direct.finish(self)
         self.close()
         if self.memory_fd >= 0:
             os.close(self.memory_fd)

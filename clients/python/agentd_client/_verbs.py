@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentd.wire import messages as wire
 from agentd.wire.bodies import encode_body
-from agentd.wire.errors import AgentdError, Backpressure, BadRequest, RateLimited, Timeout, Unreachable, from_wire
+from agentd.wire.errors import (
+    AgentdError,
+    Backpressure,
+    BadRequest,
+    LimitReached,
+    RateLimited,
+    Timeout,
+    Unreachable,
+    from_wire,
+)
 from agentd.wire.frames import CHUNK_BYTES
 from agentd.wire.messages import Route, State
 from agentd.wire.names import ID_LETTERS, id_value
@@ -142,8 +151,13 @@ class Verbs:
         if not may_go_direct("send", options):
             return None
         again, conversation.eager = conversation.eager, conversation.may_attach
-        if conversation.direct is None and (again or options.route is Route.DIRECT):
-            conversation.go_direct()
+        demanded = options.route is Route.DIRECT
+        if conversation.direct is None and (again or demanded):
+            try:
+                conversation.go_direct()
+            except LimitReached:
+                if demanded:
+                    raise
         return conversation.direct
 
     def choose(self, to: str, body: object, verb: wire.Kind | str, given: PostOptions) -> Steps[wire.ChoiceView]:

@@ -150,13 +150,15 @@ class Watcher:
 
     def _connect(self, path: str, token: bytes) -> None:
         self._disconnect()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock: socket.socket | None = None
         try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             sock.settimeout(_ANSWER_S)
             sock.connect(path)
             sock.send(token, socket.MSG_NOSIGNAL)
         except OSError as error:
-            sock.close()
+            if sock is not None:
+                sock.close()
             self._direct.detached(f"{path}: {error.strerror or error}")
             return
         self._socket = sock
