@@ -90,6 +90,7 @@ def test_a_full_ring_is_the_callers_backpressure(daemon: Daemon, lane: Priority)
         peer(daemon.socket, "sink", "builder", lane) as builder,
         blocking.connect("planner", socket=daemon.socket) as me,
     ):
+        me.send("builder", b"first", priority=lane, route="relayed", timeout=LONG)  # which makes the way there
         sent = 0
         with pytest.raises(errors.Backpressure, match=r"ring is full|wait for builder to finish"):
             while True:
