@@ -13,6 +13,7 @@ from pathlib import Path
 from agentd_client import Client, Message, Priority, Receipt, connect, errors
 
 _START_S = 10.0
+_IMAGE_BYTES = 8 << 20
 
 
 async def builder(ready: asyncio.Event, done: asyncio.Event) -> None:
@@ -24,6 +25,10 @@ async def builder(ready: asyncio.Event, done: asyncio.Event) -> None:
             async with message:
                 if message.lane is Priority.CRITICAL:
                     continue  # seen at once: that is all there is to do
+                if message.lane is Priority.HIGH:
+                    with message.view() as image:  # where it lies, without a copy
+                        assert len(image) == _IMAGE_BYTES
+                    continue
                 if message.wants_reply:
                     await message.reply({"idle": False, "queue": 0})
                 else:
@@ -52,8 +57,23 @@ async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event)
     event = await seen.get()
     story.append(("builder publishes build:finished, which watcher subscribes to", event.id))
 
+    began = time.perf_counter()
     receipt = await me.send("builder", "hold on with pr 8", priority="critical", wait="acked", timeout=5)
-    story.append(("planner tells builder something urgent, from ring to ring", receipt))
+    took_ms = (time.perf_counter() - began) * 1000
+    story.append(
+        (
+            f"planner tells builder something urgent, from ring to ring, in {took_ms:.1f} ms, introduction included",
+            receipt,
+        )
+    )
+
+    image = os.urandom(_IMAGE_BYTES)
+    began = time.perf_counter()
+    receipt = await me.send("builder", image, priority="high", wait="acked", timeout=5)
+    took_ms = (time.perf_counter() - began) * 1000
+    story.append(
+        (f"planner sends builder 8 MiB, which the kernel copies into their pool, in {took_ms:.1f} ms", receipt)
+    )
 
     done.set()
     answer = await me.request("builder", "are you idle?", timeout=5)
