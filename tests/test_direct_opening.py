@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from commands import Agentctl
 from daemons import Daemon
 from test_direct_grants import attachment
 from test_direct_registry import pairs_of
@@ -71,6 +72,32 @@ async def test_two_threads_that_want_shared_memory_at_once_have_the_same(daemon:
         conversation.record = slow
         made = await asyncio.gather(*(asyncio.to_thread(conversation.go_direct) for _ in range(2)))
         assert made[0] is made[1] is conversation.direct
+
+
+async def test_sends_that_come_at_once_share_one_channel_and_keep_their_order(
+    daemon: Daemon, agentctl: Agentctl, lane: Priority
+) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        sending = [me.send("builder", number, priority=lane, route="direct") for number in range(20)]
+        receipts = await asyncio.gather(*sending)
+        taken = [await builder.receive(timeout=LONG) for _ in receipts]
+        assert [message.value for message in taken if message] == list(range(20))
+        lanes = agentctl("lanes", "--json", status=0).json["lanes"]
+        assert any("memory" in one["reason"] and " 1 pair;" in one["reason"] for one in lanes if one["lane"] == lane)
+
+
+async def test_who_is_cancelled_while_it_opens_the_shared_channel_holds_up_nobody(
+    daemon: Daemon, lane: Priority
+) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        first, second = (
+            asyncio.create_task(me.send("builder", name, priority=lane, route="direct")) for name in ("first", "second")
+        )
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).route == "direct"
+        message = await builder.receive(timeout=LONG)
+        assert message is not None and message.value == "second"
 
 
 #: In a process of its own, whose descriptors run out.

@@ -58,6 +58,7 @@ class Direct(Introductions):
             raise
         self._critical, self._high = self.readings[_CRITICAL], self.readings[_HIGH]
         self._channels: dict[tuple[str, Priority], Outgoing] = {}  # those that sends use, by agent and lane
+        self._sharing: dict[tuple[str, Priority], Call] = {}  # of them, those that a send is just opening
         self._relayed: dict[str, float] = {}  # agents without shared memory: until when not to ask
         self._in_a_row = self._critical_in_a_row = 0
         self.breathe = False  # so many came at once that the rest of the program should have a turn
@@ -154,17 +155,27 @@ class Direct(Introductions):
 
     def cached(self, to: str, lane: Priority, until: float | None, *, demanded: bool) -> Steps[Outgoing | None]:
         """The channel that sends to that agent use; None where they are to be relayed."""
-        channel = self._channels.get((to, lane))
+        key = to, lane
+        while (sharing := self._sharing.get(key)) is not None:  # else each of several sends would open one of its own
+            if until is not None and monotonic() >= until:
+                if demanded:
+                    raise Timeout(f"No channel to {to} in time")
+                return None
+            yield sharing, until
+        channel = self._channels.get(key)
         if channel is not None:
             if not channel.gone and channel.state != "closed":
                 return channel
-            del self._channels[to, lane]
+            del self._channels[key]
             if not channel.ending:
                 self.drop(channel, "it is gone")
         if not demanded and self._relayed.get(to, 0.0) > monotonic():
             return None
+        sharing = self._sharing[key] = Call(0)
         try:
             channel = yield from self.channel(to, lane, until)
+            self._make_room()
+            self._channels[key] = channel
         except (LaneUnavailable, LimitReached, Unreachable, Timeout, OSError):
             if demanded:
                 raise
@@ -172,12 +183,16 @@ class Direct(Introductions):
                 self._relayed.clear()
             self._relayed[to] = monotonic() + _RELAYED_S
             return None
+        finally:
+            del self._sharing[key]
+            sharing.settle()
+        return channel
+
+    def _make_room(self) -> None:
         if len(self._channels) >= _MAX_CACHED:
             idle = (key for key, other in self._channels.items() if not other.tickets)
             oldest = next(idle, next(iter(self._channels)))
             self.drop(self._channels.pop(oldest), "another channel was needed more")
-        self._channels[to, lane] = channel
-        return channel
 
     def open_channel(self, to: str, lane: Priority) -> Outgoing | None:
         """The one that is open already; for a post, which can't wait."""
