@@ -451,7 +451,7 @@ class Doorbells:
     Outside a burst each record is published as it is written, and a receiver that sleeps is rung at once. In a burst
     records are in the ring at once, and an awake receiver may take them; who sleeps is rung by the flush: after 64
     records of all channels together, with a record 1 ms or more after the first that is not flushed, when a ring is
-    full, and at the end. A channel that closes in a burst is flushed by that.
+    full, when flush() asks for it, and at the end. A channel that closes in a burst is flushed by that.
 
     engine: flushes leave in one submission of it, together with what is queued there. One receiver outside a burst is
     rung by write(2), which is cheaper alone. None, an engine that is closed, without room or with an open chain: by
@@ -468,6 +468,10 @@ class Doorbells:
     def end(self) -> None:
         """A burst ends; with the outermost one all is published. ValueError where none has begun."""
 
+    def flush(self) -> None:
+        """Publish what the burst has gathered so far; it goes on. Nothing outside one."""
+
     def counts(self) -> dict[str, Any]:
         """Doorbells rung `by_write` and `by_engine`; `submissions` of the engine that took; `bursts`, the outermost
-        ones; `flushes` that had something to publish by what brought them about: `records`, `time`, `full`, `end`."""
+        ones; `flushes` that had something to publish by what brought them about: `records`, `time`, `full`, `asked`,
+        `end`."""

@@ -21,7 +21,7 @@
 #define BURST_RECORDS 64u
 #define BURST_NS 1000000u
 
-enum flush_reason { FLUSH_RECORDS, FLUSH_TIME, FLUSH_END, FLUSH_FULL, N_FLUSH_REASONS };
+enum flush_reason { FLUSH_RECORDS, FLUSH_TIME, FLUSH_END, FLUSH_FULL, FLUSH_ASKED, N_FLUSH_REASONS };
 
 struct doorbells {
     PyObject_HEAD PyObject *engine; /* or NULL */
@@ -193,17 +193,29 @@ static PyObject *doorbells_end(struct doorbells *self, PyObject *Py_UNUSED(unuse
     Py_RETURN_NONE;
 }
 
+static PyObject *doorbells_flush(struct doorbells *self, PyObject *Py_UNUSED(unused))
+{
+    int error = doorbells_check(self);
+
+    if (error)
+        return raise_engine(error);
+    flush(self, FLUSH_ASKED);
+    Py_RETURN_NONE;
+}
+
 static PyObject *doorbells_counts(struct doorbells *self, PyObject *Py_UNUSED(unused))
 {
     return Py_BuildValue(
-        "{sKsKsKsKs{sKsKsKsK}}", "by_write", self->by_write, "by_engine", self->by_engine, "submissions",
+        "{sKsKsKsKs{sKsKsKsKsK}}", "by_write", self->by_write, "by_engine", self->by_engine, "submissions",
         self->submissions, "bursts", self->bursts, "flushes", "records", self->flushes[FLUSH_RECORDS], "time",
-        self->flushes[FLUSH_TIME], "end", self->flushes[FLUSH_END], "full", self->flushes[FLUSH_FULL]);
+        self->flushes[FLUSH_TIME], "end", self->flushes[FLUSH_END], "full", self->flushes[FLUSH_FULL], "asked",
+        self->flushes[FLUSH_ASKED]);
 }
 
 static PyMethodDef doorbells_methods[] = {
     {"begin", (PyCFunction)doorbells_begin, METH_NOARGS, PyDoc_STR("What is sent is gathered from now on.")},
     {"end", (PyCFunction)doorbells_end, METH_NOARGS, PyDoc_STR("And leaves.")},
+    {"flush", (PyCFunction)doorbells_flush, METH_NOARGS, PyDoc_STR("What was gathered so far leaves.")},
     {"counts", (PyCFunction)doorbells_counts, METH_NOARGS, PyDoc_STR("What was rung, and how.")},
     {NULL, NULL, 0, NULL},
 };

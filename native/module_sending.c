@@ -103,7 +103,9 @@ int64_t channel_write_record(
 PyObject *channel_position_or_refusal(struct channel *self, int64_t position, Py_ssize_t size)
 {
     if (position == -EEXIST) /* nothing that the other end or a limit has to do with */
-        return raise_engine(-EEXIST);
+        return PyErr_Format(
+            PyExc_RuntimeError,
+            "A high channel belongs to the thread that opened it, with its io_uring: connect anew in another thread");
     return position < 0 ? channel_refused(self, (int)position, size) : PyLong_FromLongLong(position);
 }
 

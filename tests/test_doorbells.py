@@ -119,7 +119,7 @@ def test_outside_a_burst_each_sleeper_is_rung_at_once(
         "by_engine": 0,
         "submissions": 0,
         "bursts": 0,
-        "flushes": {"records": 0, "time": 0, "end": 0, "full": 0},
+        "flushes": {"records": 0, "time": 0, "end": 0, "full": 0, "asked": 0},
     }
 
 
@@ -156,7 +156,7 @@ def test_many_sleepers_share_one_submission(receivers: Callable[..., Receiver]) 
     doorbells.end()
     assert [one.rung for one in many] == [0] + [1] * 31
     assert (engine.counts()["enters"], engine.counts()["submitted"]["doorbell"]) == (1, 31)
-    assert doorbells.counts()["flushes"] == {"records": 0, "time": 0, "end": 1, "full": 0}
+    assert doorbells.counts()["flushes"] == {"records": 0, "time": 0, "end": 1, "full": 0, "asked": 0}
     engine.close()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,6 +89,77 @@ async def test_a_chain_that_breaks_is_ended_by_hand(
                 assert (await builder.receive(timeout=LONG)).body == bytes([number]) * 2 * MIB  # type: ignore[union-attr]
                 assert (await builder.receive(timeout=LONG)).body == b"behind it"  # type: ignore[union-attr]
             os.close(read_only)
+
+
+#: In a process of its own, which may write no large files: so the kernel refuses the copy, and the one by hand.
+_REFUSED = """
+import asyncio, resource, sys
+from agentd_client import connect, errors
+
+async def main(socket):
+    async with connect("builder", socket=socket) as builder, connect("planner", socket=socket) as me:
+        assert (await me.send("builder", "hello", priority="high", route="direct", timeout=20)).route == "direct"
+        assert (await builder.receive()).value == "hello"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+        async with me.channel("builder", "high") as channel:
+            waiting = me.post("builder", bytes(8 << 20), priority="high", wait="acked")
+            channel.send(bytes(8 << 20))
+            for _ in range(2000):
+                await asyncio.sleep(0.01)
+                try:
+                    channel.send(b"behind it")
+                except errors.ReceiverGone as error:
+                    print(error.message)
+                    break
+            print(waiting.outcome().state)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        receipt = asyncio.create_task(me.send("builder", bytes(8 << 20), priority="high", wait="acked", timeout=20))
+        async with await builder.receive() as message:
+            print(message.size)
+        print((await receipt).state)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_a_copy_that_nobody_can_make_ends_its_channel(daemon: Daemon, copied_by: str) -> None:
+    command = [sys.executable, "-P", "-c", _REFUSED, str(daemon.socket)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = "The channel to builder is over: no room for a body of 8388608 bytes: File too large"
+    assert done.stdout.splitlines() == [said, "unknown", str(8 << 20), "acked"]
+
+
+async def test_an_engine_without_room_leaves_no_descriptor_behind(
+    daemon: Daemon, copied_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            engine = channel.pair.direct.submission.engine
+            assert engine is not None
+
+            def full(*_: Any, **__: Any) -> Any:
+                raise BlockingIOError
+
+            monkeypatch.setattr(engine, "write", full)
+            before = len(os.listdir("/proc/self/fd"))
+            channel.send(b"x" * 2 * MIB)
+            assert len(os.listdir("/proc/self/fd")) == before
+            assert (await builder.receive(timeout=LONG)).body == b"x" * 2 * MIB  # type: ignore[union-attr]
+
+
+async def test_who_has_no_pool_is_told_so(daemon: Daemon) -> None:
+    daemon.stop()
+    daemon.config_path.write_text("[high]\nmax_pool_bytes = 67108864\n")
+    daemon.start()
+    async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as first, me.channel("builder", "high") as second:
+            first.send(bytes(2 * MIB))
+            for act in (lambda: second.send(bytes(2 * MIB)), lambda: second.loan(10)):
+                with pytest.raises(
+                    errors.TooLarge, match=r"this channel to builder has none(.|\n)*high\.max_pool_bytes"
+                ):
+                    act()
 
 
 async def test_what_may_change_is_copied_before_send_returns(daemon: Daemon) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Agentctl
@@ -65,6 +66,71 @@ def test_a_blocking_client_has_bursts_too(daemon: Daemon) -> None:
                     channel.send(number)
             taken = [receiver.receive(LONG) for _ in range(200)]
             assert [one.value for one in taken if one] == list(range(200))
+
+
+async def asleep(builder: Any) -> asyncio.Task[Any]:
+    """It waits for a message, and its receiving end sleeps."""
+    task = asyncio.create_task(builder.receive(timeout=LONG))
+    await asyncio.to_thread(wait_until, partial(len, builder.conversation.mail.waiters), "for it to wait")
+    return task
+
+
+async def test_who_waits_in_a_burst_for_what_was_sent_in_it_does_not_wait_for_its_end(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            for wait in ("channel", "send"):
+                receiving = await asleep(builder)
+                with channel.burst():
+                    if wait == "channel":
+                        assert await channel.delivered(channel.send(b"now"), timeout=LONG)
+                    else:
+                        await me.send("builder", b"now", priority="high", wait="delivered", timeout=LONG)
+                assert (await receiving).body == b"now"
+
+
+async def test_a_burst_whose_program_waits_holds_nobody_up(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            with channel.burst():
+                for body in (b"before the first turn", b"later"):
+                    receiving = await asleep(builder)
+                    channel.send(body)
+                    assert (await receiving).body == body
+            assert counts(me)["bursts"] == 1
+
+
+async def test_the_wait_for_a_delivery_in_a_burst_of_a_blocking_client(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket) as builder:
+        receiving = await asleep(builder)
+
+        def send() -> bool:
+            with blocking.connect("planner", socket=daemon.socket) as me, me.channel("builder", "high") as channel:
+                with channel.burst():
+                    return channel.delivered(channel.send(b"now"), timeout=LONG)
+
+        assert await asyncio.to_thread(send)
+        assert (await receiving).body == b"now"
+
+
+async def test_a_channel_that_is_closed_has_no_bursts_and_no_loans(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            with (loan := channel.loan(10)):
+                pass
+            with pytest.raises(ValueError, match="take another"):
+                loan.__enter__()
+        with pytest.raises(RuntimeError, match="not open"):
+            channel.burst()
+        with pytest.raises(RuntimeError, match="not open"):
+            channel.loan(10)
+
+
+@pytest.mark.skipif(not RINGS, reason="no io_uring here")
+async def test_another_thread_is_told_to_connect_anew(daemon: Daemon) -> None:
+    async with connect("builder", socket=daemon.socket), connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            with pytest.raises(RuntimeError, match="belongs to the thread that opened it"):
+                await asyncio.to_thread(channel.send, b"x")
 
 
 async def test_a_critical_channel_has_no_bursts_and_no_loans(daemon: Daemon) -> None:

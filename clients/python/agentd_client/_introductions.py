@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentd.wire import grants
 from agentd.wire.errors import AgentdError, LaneUnavailable, LimitReached, Unreachable, from_wire
 from agentd.wire.messages import Priority
-from agentd_client._pairs import DirectRecord, Incoming, Outgoing, encode, refuser
+from agentd_client._pairs import DirectRecord, Incoming, Outgoing, Refuser, encode
 from agentd_client._watcher import Watcher
 from agentd_client.receipt import Call
 
@@ -208,13 +208,14 @@ class Introductions:
         lane = grants.PRIORITIES[packet.lane]
         sizes = (packet.ring_bytes, packet.verdict_bytes, packet.pool_bytes)
         try:
-            refuse = refuser(packet.agent, lane)
-            channel = Outgoing(memory, packet.lane, packet.number, *sizes, bell, encode, refuse)
+            refuser = Refuser(packet.agent, lane, packet.pool_bytes)
+            channel = Outgoing(memory, packet.lane, packet.number, *sizes, bell, encode, refuser)
         except OSError as error:
             self._not_opened(packet, str(error.strerror))
             return
         fds.clear()
         process_fd = process[0] if process else -1
+        channel.refuser = refuser
         channel.bells = self._bells[-1]
         channel.bell_fd = bell
         channel.shape = (packet.lane, *sizes)

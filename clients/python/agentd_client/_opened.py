@@ -49,8 +49,9 @@ class Opened:
         raise _not_open()
 
     def burst(self) -> AbstractContextManager[None]:
-        """For `with`: what this client's high channels send in there wakes sleeping receivers together, after 64
-        records, after 1 ms, and at its end."""
+        """For `with`: sleeping receivers of what this client's high channels send in there are woken together: at its
+        end, after 64 records, with a record that comes 1 ms after the first, and as soon as this client waits for a
+        delivery or lets its loop turn."""
         return self._submitting().burst()
 
     def loan(self, size: int) -> Loan:
@@ -62,6 +63,8 @@ class Opened:
     def _submitting(self) -> Submission:
         if self._lane is not Priority.HIGH:
             raise NotOnThisLane(f"A {self._lane.value} channel has no bursts and no loans", "A high one has.")
+        if self.send == self._not_open:  # or closed again
+            raise _not_open()
         return self.pair.direct.submission
 
     @property
@@ -97,6 +100,7 @@ class Loan:
     """A place for one body; sent at the end of its `with`."""
 
     position: int | None = None  # once it was sent
+    _over = False
 
     def __init__(self, pair: Outgoing, size: int) -> None:
         self._pair = pair
@@ -104,11 +108,14 @@ class Loan:
         self._buffer = self._block.buffer
 
     def __enter__(self) -> memoryview:
+        if self._over:
+            raise ValueError("This loan was sent or given back: take another")
         return self._buffer
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._over = True
         try:
             self._buffer.release()
         except BufferError:  # an array over it is still there, and memory stays under that

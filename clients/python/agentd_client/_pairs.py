@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from agentd_client._reading import Reading
 
 #: What bounds a body.
-_SETTING: Final = {Priority.CRITICAL: "direct.critical_bytes, eight times that,", Priority.HIGH: "high.pool_bytes"}
+_SETTING: Final = {
+    Priority.CRITICAL: "Priority high takes larger ones; direct.critical_bytes, eight times that,",
+    Priority.HIGH: "high.pool_bytes",
+}
 #: What rides in no ring.
 _MAX_INLINE: Final = 64 << 10
 #: Until there may be room again, or a delivery can be seen.
@@ -43,41 +46,60 @@ def encode(body: Any) -> tuple[int, bytes]:
     return records.CODES[content], data
 
 
-def refuser(agent: str, priority: Priority) -> Any:
-    """What an errno means to somebody who sends to that agent."""
+class Refuser:
+    """What an errno means to somebody who sends through a channel. It has no reference to that."""
 
-    def refuse(error: int, size: int) -> None:
-        raise refusal(agent, priority, error, size)
+    def __init__(self, agent: str, priority: Priority, pool_bytes: int) -> None:
+        self._agent = agent
+        self._lane = priority.value
+        self._pool_bytes = pool_bytes
+        self._setting = _SETTING[priority]
+        self.gone = ""  # why the channel is over
 
-    return refuse
+    def __call__(self, error: int, size: int) -> None:
+        """As the native channel calls it."""
+        raise self._refusal(error, size)
 
+    def _refusal(self, error: int, size: int) -> AgentdError:
+        agent = self._agent
+        match error:
+            case errno.EAGAIN:
+                full = f"{agent}'s ring is full: it does not take its {self._lane} messages"
+                if size > _MAX_INLINE:
+                    full = (
+                        f"The pool to {agent} has no room for {size} more bytes: it takes none, or keeps what it took"
+                    )
+                hint = "Nothing was sent; send waits for room until its timeout."
+                return Backpressure(full, hint, retry_after=RETRY_S)
+            case errno.EMSGSIZE:
+                return self._too_large(size)
+            case errno.ENOSPC | errno.ENOMEM:
+                hint = "Nothing was sent; priority normal takes it."
+                return LimitReached(f"No memory for a body of {size} bytes", hint)
+            case errno.EBUSY:
+                return Backpressure(f"{agent} is paused", "Wait until it is resumed.", retry_after=0.1)
+            case errno.ESTALE:
+                return NotPermitted(
+                    "A child process can't use its parent's channels",
+                    "Connect anew in the child: two writers break a ring.",
+                )
+            case errno.EPROTO:
+                return ReceiverGone(f"{agent} has broken its end of the channel", "Open another channel.")
+            case _ if self.gone:
+                return ReceiverGone(f"The channel to {agent} is over: {self.gone}", "Open another channel.")
+            case _:
+                return ReceiverGone(f"{agent}'s session is gone", "Open another channel, if it is live again.")
 
-def refusal(agent: str, priority: Priority, error: int, size: int) -> AgentdError:
-    """The named error."""
-    match error:
-        case errno.EAGAIN:
-            full = f"{agent}'s ring is full: it does not take its {priority.value} messages"
-            if size > _MAX_INLINE:
-                full = f"The pool to {agent} has no room for {size} more bytes: it takes none, or keeps what it took"
-            return Backpressure(full, "Nothing was sent; send waits for room until its timeout.", retry_after=RETRY_S)
-        case errno.EMSGSIZE:
+    def _too_large(self, size: int) -> TooLarge:
+        if self._lane == Priority.HIGH.value and not self._pool_bytes:
             return TooLarge(
-                f"A body of {size} bytes is over what a record of the {priority.value} lane takes",
-                f"Priority normal takes larger ones; {_SETTING[priority]} sets it.",
+                f"A body of {size} bytes needs a pool, and this channel to {self._agent} has none",
+                "high.pool_bytes is 0, or all pools together had high.max_pool_bytes when it was opened.",
             )
-        case errno.ENOSPC | errno.ENOMEM:
-            return LimitReached(f"No memory for a body of {size} bytes", "Nothing was sent; priority normal takes it.")
-        case errno.EBUSY:
-            return Backpressure(f"{agent} is paused", "Wait until it is resumed.", retry_after=0.1)
-        case errno.ESTALE:
-            return NotPermitted(
-                "A child process can't use its parent's channels",
-                "Connect anew in the child: two writers break a ring.",
-            )
-        case errno.EPROTO:
-            return ReceiverGone(f"{agent} has broken its end of the channel", "Open another channel.")
-        case _:
-            return ReceiverGone(f"{agent}'s session is gone", "Open another channel, if it is live again.")
+        return TooLarge(
+            f"A body of {size} bytes is over what a record of the {self._lane} lane takes",
+            f"{self._setting} sets it.",
+        )
 
 
 class Outgoing(_native.Channel):
@@ -92,6 +114,7 @@ class Outgoing(_native.Channel):
     direct: Introductions
     bells: tuple[int, int, int]  # ours, which the other end rings: of the attachment that it came with
     shape: tuple[int, int, int, int]  # lane, and the sizes of both rings and the pool
+    refuser: Refuser
     tickets: dict[int, Submitted]
     max_asked: int
     gone: str  # why, once it is over
@@ -142,6 +165,11 @@ class Outgoing(_native.Channel):
         id = _native.message_id(self.number, position)
         call.answer = wire.Receipt(call.cid, id, state, time(), self.lane, Route.DIRECT, note)
 
+    def flush(self) -> None:
+        """Somebody is about to wait for what becomes of a record: a burst does not hold it back."""
+        if self.lane is Priority.HIGH:
+            self.direct.submission.flush()
+
     def look(self) -> None:
         """Hear what became of what was asked about."""
         if not self.tickets:
@@ -171,7 +199,7 @@ class Outgoing(_native.Channel):
         more: its process has ended, or it has closed its end. Else it may still be read."""
         if self.gone:
             return
-        self.gone = why or "it is gone"
+        self.gone = self.refuser.gone = why or "it is gone"
         never = self.left or ended
         self._hear()
         untaken = max(0, self.sent - self.taken)

@@ -81,6 +81,7 @@ def send(direct: Direct, to: str, body: object, timeout: float | None, options: 
             yield Call(0), monotonic() + pause
     if options.wait is State.ACCEPTED:
         return call.known()
+    channel.flush()
     channel.look()  # from now on the receiver rings when it has said what became of it
     if options.wait is State.DELIVERED:
         yield from _until_delivered(channel, call, position, until)
@@ -116,6 +117,7 @@ def delivered(channel: Outgoing, position: int, timeout: float | None) -> Steps[
     """Whether the receiver has taken the record at that position; waits for it."""
     until = None if timeout is None else monotonic() + timeout
     call = Submitted(0, waits_for=State.DELIVERED)
+    channel.flush()
     for pause in _pauses():
         if channel.is_delivered(position):
             return True
@@ -138,6 +140,7 @@ def post(direct: Direct, ticket: Submitted, to: str, content: Content, data: byt
     if options.wait is State.ACCEPTED:
         ticket.settle()
     else:
+        channel.flush()
         channel.look()
     return True
 
@@ -155,6 +158,7 @@ def request(direct: Direct, to: str, body: object, timeout: float, options: Opti
     call = Question(0, waits_for=State.ACKED)
     deadline_ns = _deadline_ns(options.ttl if options.ttl is not None else timeout)
     position = channel.ticket(call, data, content, records.REQUEST, _details(options), deadline_ns)
+    channel.flush()
     channel.look()
     while not call.settled:  # if nobody waits any more, the room for its verdict stays taken until that has come
         if monotonic() >= until:

@@ -7,6 +7,7 @@ the doorbell. The record has its place in the ring before, so order holds. A cha
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentd import _native
 from agentd.wire import grants, records
+from agentd.wire.errors import LimitReached
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _LANE: Final = grants.HIGH
 _ENTRIES: Final = 64
+#: How long a record of a burst waits for others, where the loop turns meanwhile.
+_BURST_S: Final = 0.001
 #: How often agentd is told what was submitted, while something is; and pools that lie idle are given back.
 _TOLD_S: Final = 1.0
 #: What an idle pool keeps: so much is warm in the caches.
@@ -59,6 +63,9 @@ class Submission:
         self._copies: set[Copy] = set()
         self._busy: set[Outgoing] = set()  # channels whose pools were used since they were looked at
         self._looking = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # where there is one
+        self._bursts = 0  # that have begun and not ended
+        self._overdue: asyncio.Handle | None = None  # the look at one that lets the loop turn
         self._told = [0] * len(grants.OPERATIONS)
         self._open()
         self.doorbells = _native.Doorbells(self.ring)
@@ -79,6 +86,7 @@ class Submission:
         if self._direct.face.in_loop:
             from agentd_client._engine import make_engine
 
+            self._loop = asyncio.get_running_loop()
             self.engine = make_engine(self.ring, _ENTRIES, self.why or "it is switched off")
 
     def serve(self, channel: Outgoing) -> None:
@@ -94,11 +102,29 @@ class Submission:
     def burst(self) -> Iterator[None]:
         """Records sent in here are in their rings at once; sleeping receivers are rung together."""
         self.doorbells.begin()
+        self._bursts += 1
+        if self._loop is not None and self._overdue is None:
+            self._overdue = self._loop.call_soon(self._still_bursting)
         try:
             yield
         finally:
+            self._bursts -= 1
+            if self._overdue is not None and not self._bursts:
+                self._overdue.cancel()
+                self._overdue = None
             self.doorbells.end()
             self.used()
+
+    def _still_bursting(self) -> None:
+        """The loop has a turn within a burst: its program waits for something, perhaps for what it has sent."""
+        assert self._loop is not None
+        self._overdue = self._loop.call_later(_BURST_S, self._still_bursting)
+        self.doorbells.flush()
+
+    def flush(self) -> None:
+        """Somebody is about to wait for a record: its receiver is rung, also in a burst."""
+        if self._bursts:
+            self.doorbells.flush()
 
     # Copies by the kernel.
 
@@ -117,7 +143,8 @@ class Submission:
         try:
             copy.last = self._chain(engine, copy, bytes([value]), at) if self.ring else self._in_thread(engine, copy)
         except OSError:  # no room in the queue, or no descriptor
-            self._by_hand(copy)
+            if not self._by_hand(copy):
+                raise LimitReached(f"A body of {len(body)} bytes could not be written: {channel.gone}") from None
             return int(position)
         self._copies.add(copy)
         copy.last.add_done_callback(lambda _: self._copied(copy))
@@ -143,7 +170,11 @@ class Submission:
     def _in_thread(self, engine: Engine, copy: Copy) -> Request:
         """The body; the rest is ours."""
         copy.fd = os.dup(copy.channel.memory_fd)
-        return engine.write(copy.fd, copy.body, copy.block.offset, punt=True)
+        try:
+            return engine.write(copy.fd, copy.body, copy.block.offset, punt=True)
+        except BaseException:
+            os.close(copy.fd)
+            raise
 
     def _copied(self, copy: Copy) -> None:
         """It has ended."""
@@ -157,34 +188,40 @@ class Submission:
         self._copies.discard(copy)
         error = _error(last)
         if self.ring is not None:
-            if (
-                error == errno.ECANCELED
-            ):  # a step before it failed; else they were done, whatever became of the doorbell
+            if error == errno.ECANCELED:  # a step before it failed; else all were done, whatever became of the doorbell
                 self._by_hand(copy)
         elif error or last.result() != len(copy.body):
             self._by_hand(copy)
         else:
             copy.channel.commit_now(copy.position)
 
-    def _by_hand(self, copy: Copy) -> None:
-        """Nobody else does it, now or later."""
-        left, offset = memoryview(copy.body), copy.block.offset
-        while left:
-            written = os.pwrite(copy.channel.memory_fd, left, offset)
-            left, offset = left[written:], offset + written
-        copy.channel.commit_now(copy.position)
+    def _by_hand(self, copy: Copy) -> bool:
+        """Nobody else does it, now or later. Where that fails too, the channel is over: what was sent behind this would
+        never be read."""
+        channel, left, offset = copy.channel, memoryview(copy.body), copy.block.offset
+        try:
+            while left:
+                written = os.pwrite(channel.memory_fd, left, offset)
+                left, offset = left[written:], offset + written
+        except OSError as error:
+            self._direct.drop(channel, f"no room for a body of {len(copy.body)} bytes: {error.strerror}")
+            return False
+        channel.commit_now(copy.position)
+        return True
 
     def finish(self, channel: Outgoing) -> None:
         """That channel is about to be closed: what was sent through it gets there."""
         channel.large = None
         mine = [copy for copy in self._copies if copy.channel is channel]
         until = monotonic() + _COPIED_S
-        while mine and self.ring is not None and monotonic() < until:
+        while mine and self.ring is not None:
             assert self.engine is not None
             self.engine.hurry()
             for copy in [copy for copy in mine if copy.last is None or copy.last.done()]:
                 mine.remove(copy)
                 self._copied(copy)
+            if mine and monotonic() >= until:  # not before a look: this process may have been stopped meanwhile
+                break
             if mine:
                 sleep(_LOOK_S)
         for copy in mine:
