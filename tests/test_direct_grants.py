@@ -152,6 +152,7 @@ def test_a_pair_that_the_ends_present_differently_is_refused_to_both(daemon: Dae
             (2, grants.Present(2, 1, True, "c", 65536, 16384), grants.Present(2, 1, False, "a", 65536, 16384), True),
             (3, grants.Present(3, 1, True, "b", 65536, 16384), grants.Present(3, 1, True, "a", 65536, 16384), True),
             (4, grants.Present(4, 1, True, "b", 65536, 16384), grants.Present(4, 1, False, "a", 4096, 16384), True),
+            (5, grants.Present(5, 1, True, "b", 65536, 16384), grants.Present(5, 2, False, "a", 65536, 16384), True),
         ):
             memory = forged(number)
             other = memory if same else forged(number)

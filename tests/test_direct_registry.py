@@ -74,6 +74,19 @@ def test_nobody_answers_for_another(daemon: Daemon, lane: Priority) -> None:
         assert isinstance(heard(opens)[0], grants.Granted)
 
 
+def test_a_lane_that_is_not_read_is_not_sent_to(daemon: Daemon, lane: Priority) -> None:
+    (other,) = {*grants.LANES} - {lane}
+    with ends(daemon, "builder", "planner") as [(builder, reads), (_, opens)]:
+        relays = read(reads, other)
+        opens.send(grants.encode(grants.Open(1, "builder", grants.LANES[lane])))
+        refused = heard(opens)[0]
+        assert isinstance(refused, grants.Refused) and refused.code == "lane_unavailable"
+        assert kept(builder, "pairs", "pairs") == relays
+        read(reads, lane)
+        opens.send(grants.encode(grants.Open(2, "builder", grants.LANES[lane])))
+        assert offered(reads).lane == grants.LANES[lane]
+
+
 def test_an_offer_that_is_never_answered_is_withdrawn(daemon: Daemon) -> None:
     lane = Priority.HIGH  # one is enough: it takes the daemon's 5 s
     with ends(daemon, "builder", "planner") as [(builder, reads), (_, opens)]:

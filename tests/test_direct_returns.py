@@ -51,6 +51,8 @@ async def test_a_channel_outlives_daemon_after_daemon(daemon: Daemon, end: str, 
                 await asyncio.to_thread(wait_until, lambda: _pairs(daemon) == 3, "for the pair and both relays")
                 channel.send(str(number))
                 assert await asyncio.to_thread(builder.line) == str(number)
+                (view,) = [view for view in (await me.status()).lanes if view.lane is lane]
+                assert ", 1 pair; " in view.reason
 
 
 async def test_what_was_relayed_and_may_be_read_is_unknown_when_agentd_stops(daemon: Daemon, lane: Priority) -> None:

@@ -35,6 +35,7 @@ INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "rec
 RATES = "rates.py"
 #: Others than the hub's are named from the package on.
 TOKENS, PRESENTED, RELAY = "agentd/server/tokens.py", "agentd/server/presented.py", "agentd/lanes/relay.py"
+DIRECT, CLIENT = "agentd/server/direct.py", "agentd_client/_direct.py"
 PAIRS, INTRODUCTIONS = "agentd_client/_pairs.py", "agentd_client/_introductions.py"
 
 MUTANTS = [
@@ -75,9 +76,10 @@ MUTANTS = [
     ),
     Mutant(
         "delivered is said when it is sent",
-        INBOX,
-        "                session.push(message)\n",
-        "                session.push(message)\n                self._receipts.delivered(entry, 1.0, session.name)\n",
+        "plain.py",
+        "            taker.push_all(messages)\n",
+        "            taker.push_all(messages)\n"
+        "            [receipts.delivered(entries[message.id], now, name) for message in messages]\n",
         "test_inbox.py::test_a_message_is_delivered_when_the_receiver_says_so_not_when_it_is_sent",
     ),
     Mutant(
@@ -97,9 +99,9 @@ MUTANTS = [
     Mutant("an end frees no room", INBOX, "        agent.count -= 1\n", "", MACHINE),
     Mutant(
         "one message more than there is room for",
-        ROUTER,
-        "agent.count >= inboxes.max_messages",
-        "agent.count > inboxes.max_messages",
+        "plain.py",
+        "most = inboxes.max_messages - agent.count\n",
+        "most = inboxes.max_messages - agent.count + 1\n",
         "test_inbox.py::test_a_full_inbox_is_backpressure_to_its_senders_alone",
     ),
     Mutant(
@@ -125,8 +127,8 @@ MUTANTS = [
     ),
     Mutant(
         "a plain message costs nothing",
-        ROUTER,
-        "        bucket.room = room - 1.0\n",
+        "plain.py",
+        "        bucket.room -= count\n",
         "",
         "test_rates.py::test_a_burst_is_accepted_and_then_as_much_as_the_rate",
     ),
@@ -329,8 +331,8 @@ MUTANTS = [
     Mutant(
         "one end alone keeps its pair",
         PRESENTED,
-        "            del self.by_number[number]\n",
-        "            return\n",
+        "            del self.by_number[number]\n            self._deny(",
+        "            return\n            self._deny(",
         "test_direct_truth.py::test_a_pair_that_only_one_end_presents_is_closed",
     ),
     Mutant(
@@ -360,6 +362,90 @@ MUTANTS = [
         "            urgent.to_front(agent, entry)\n",
         "            pass\n",
         "test_conformance_direct.py::test_it_comes_before_what_waits",
+    ),
+    Mutant(
+        "high mail counts as critical on a socket",
+        "urgent.py",
+        "Priority.HIGH: 1}",
+        "Priority.HIGH: 0}",
+        "test_conformance_direct.py::test_critical_comes_before_high",
+    ),
+    Mutant(
+        "every lane's senders ring the critical bell",
+        DIRECT,
+        "(memory, self._ends[receiver].mail_bells[pair.lane], receiver.pidfd)",
+        "(memory, next(iter(self._ends[receiver].mail_bells.values())), receiver.pidfd)",
+        "test_direct_channels.py::test_a_receiver_in_a_thread_has_the_lane_alone",
+    ),
+    Mutant(
+        "every relay leads into the critical ring",
+        DIRECT,
+        "self._hub.pairs.open(lane.priority, None, session,",
+        "self._hub.pairs.open(Priority.CRITICAL, None, session,",
+        "test_direct_relay.py::test_its_end_comes_back_to_who_waits",
+    ),
+    Mutant(
+        "a lane that is not read is sent to",
+        DIRECT,
+        "one in self._ends and lane.priority in self._ends[one].reads]",
+        "one in self._ends]",
+        "test_direct_registry.py::test_a_lane_that_is_not_read_is_not_sent_to",
+    ),
+    Mutant(
+        "what comes back is critical",
+        DIRECT,
+        "self._hub.pairs.open(grants.PRIORITIES[packet.lane], sender,",
+        "self._hub.pairs.open(Priority.CRITICAL, sender,",
+        "test_direct_returns.py::test_a_channel_outlives_daemon_after_daemon",
+    ),
+    Mutant(
+        "two ends of different lanes are believed",
+        PRESENTED,
+        "    return packet.lane, packet.ring_bytes,",
+        "    return 1, packet.ring_bytes,",
+        "test_direct_grants.py::test_a_pair_that_the_ends_present_differently_is_refused_to_both",
+    ),
+    Mutant(
+        "critical mail starves high mail",
+        CLIENT,
+        "        if self._critical_in_a_row < _CRITICAL_IN_A_ROW and (",
+        "        if (",
+        "test_high_lane.py::test_a_flood_of_critical_mail_does_not_starve_high",
+    ),
+    Mutant(
+        "high mail comes before critical mail",
+        CLIENT,
+        "self.readings[_CRITICAL], self.readings[_HIGH]",
+        "self.readings[_HIGH], self.readings[_CRITICAL]",
+        "test_high_lane.py::test_critical_mail_comes_before_high_and_high_before_normal",
+    ),
+    Mutant(
+        "an inbox sleeps while there is high mail",
+        CLIENT,
+        "self._critical.may_sleep() and self._high.may_sleep()",
+        "self._critical.may_sleep()",
+        "test_direct_channels.py::test_an_inbox_wakes_for_a_ring_and_counts_it_in_its_window",
+    ),
+    Mutant(
+        "who reads a ring alone can not be invited",
+        "agentd_client/_conversation.py",
+        "direct = take and (join.direct or (",
+        "direct = take and (join.direct or False and (",
+        "test_conversation.py::test_who_reads_a_ring_is_invited_before_mail_goes_to_its_socket",
+    ),
+    Mutant(
+        "connections have all descriptors",
+        "agentd/host/process.py",
+        "files // 4)",
+        "0)",
+        "test_direct_limits.py::test_a_daemon_with_few_open_files",
+    ),
+    Mutant(
+        "a channel that can not be served is waited for",
+        INTRODUCTIONS,
+        "            except OSError as failed:  # also",
+        "            except ZeroDivisionError as failed:  # also",
+        "test_direct_limits.py::test_a_client_with_few_descriptors_is_refused_by_name_or_relayed",
     ),
     Mutant(
         "asked for more verdicts than there is room for",
