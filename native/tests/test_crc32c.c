@@ -61,6 +61,27 @@ static void test_same_result(void)
     }
 }
 
+/* Large data is summed in parts side by side: around every size at which another way begins. */
+static void test_large(void)
+{
+    static uint8_t bytes[(3u << 16) + 64];
+    uint32_t noise = 1;
+
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        noise = noise * 1664525u + 1013904223u;
+        bytes[i] = (uint8_t)(noise >> 24);
+    }
+    for (size_t size = 6144; size <= 3u << 16; size *= 2) {
+        for (size_t start = 0; start < 3; start++) {
+            for (size_t more = 0; more < 2; more++) {
+                size_t exact = size - 1 + more;
+
+                CHECK(crc32c_hardware(7, bytes + start, exact) == crc32c_table(7, bytes + start, exact));
+            }
+        }
+    }
+}
+
 int main(void)
 {
     test_vectors(crc32c);
@@ -74,5 +95,6 @@ int main(void)
     test_vectors(crc32c_hardware);
     test_pieces(crc32c_hardware);
     test_same_result();
+    test_large();
     return EXIT_SUCCESS;
 }
