@@ -74,7 +74,8 @@ static PyObject *incoming_new(PyTypeObject *type, PyObject *args, PyObject *Py_U
     return (PyObject *)self;
 }
 
-/* A reply may not take the room that is kept for the verdicts of all records that may be outstanding. */
+/* Replies, and what is said of files on the way, may not take the room that is kept for the verdicts of all records
+ * that may be outstanding. */
 static int check_reply_room(struct ring_writer *ring, uint32_t size)
 {
     return ring_find_room(ring, ring->position + 2 * ring_record_bytes(size) + (ring->mask + 1) / 2);
@@ -94,7 +95,7 @@ int incoming_settle(
         return -ESHUTDOWN;
     if (!pair_is_own(&incoming->entry.pair))
         return -ESTALE;
-    if (state == RECORD_REPLIED && size <= ring_max_size(ring->mask))
+    if (state >= RECORD_REPLIED && size <= ring_max_size(ring->mask))
         error = check_reply_room(ring, size);
     if (!error)
         error = ring_claim(ring, size, &room);

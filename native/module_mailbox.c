@@ -354,6 +354,7 @@ static PyMethodDef mailbox_methods[] = {
 };
 
 static PyMemberDef mailbox_members[] = {
+    {"changing", T_INT, offsetof(struct mailbox_object, changed), READONLY, PyDoc_STR("A change is to come.")},
     {"busy", T_INT, offsetof(struct mailbox_object, busy), READONLY, PyDoc_STR("Whether a thread reads here.")},
     {"shut", T_BOOL, offsetof(struct mailbox_object, shut), 0,
      PyDoc_STR("Whether receive() and drain() give nothing.")},

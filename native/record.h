@@ -50,7 +50,9 @@ enum record_state {
     RECORD_EXPIRED = 2,
     RECORD_DEAD = 3,
     RECORD_REPLIED = 4, /* the reply, which acks */
-    RECORD_N_STATES = 5,
+    RECORD_SAVING = 5,  /* of a file: so many of its bytes are saved; the first time it asks for them. Ends nothing */
+    RECORD_SAVED = 6,   /* of a file: it is whole, under its name. Ends nothing */
+    RECORD_N_STATES = 7,
 };
 
 struct record_header {

@@ -116,6 +116,26 @@ async def counter(socket: str, name: str) -> None:
             await message.ack()
 
 
+async def saver(socket: str, name: str, directory: str) -> None:
+    """Saves the file that comes, says when it has begun, and stays there until it is killed."""
+    async with connect(name, socket=socket) as me:
+        say("ready")
+        message = await me.receive()
+
+        def saving(done: int, total: int) -> None:
+            say("saving")
+            sys.stdin.readline()
+
+        await message.save(directory, progress=saving)  # type: ignore[union-attr]
+
+
+async def filer(socket: str, name: str, to: str, path: str) -> None:
+    """Sends a file."""
+    async with connect(name, socket=socket) as me:
+        say("ready")
+        await me.send_file(to, path)
+
+
 async def flood(socket: str, name: str, lane: str, to: str) -> None:
     """Writes into a channel as fast as it can, until it is killed."""
     async with connect(name, share=True, socket=socket) as me, me.channel(to, lane) as channel:

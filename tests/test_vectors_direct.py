@@ -26,7 +26,14 @@ from agentd.wire.names import id_text
 from agentd.wire.ndjson import verb_of
 
 CONTENTS = {str(content): code for content, code in records.CODES.items()}
-STATES = {"acked": records.ACKED, "expired": records.EXPIRED, "dead": records.DIED, "replied": records.REPLIED}
+STATES = {
+    "acked": records.ACKED,
+    "expired": records.EXPIRED,
+    "dead": records.DIED,
+    "replied": records.REPLIED,
+    "saving": records.SAVING,
+    "saved": records.SAVED,
+}
 DECODERS = {"client": grants.decode_client, "daemon": grants.decode_daemon}
 RING_BYTES, VERDICT_BYTES = 4096, 4096
 RING_AT, VERDICTS_AT = 12288 + VERDICT_BYTES, 12288
@@ -199,6 +206,15 @@ def test_details_and_what_they_say(core: Core, vector: dict[str, Any]) -> None:
     assert (headers, read.sender, read.provenance) == (vector["headers"], vector["sender"], vector["provenance"])
     sender, provenance = (vector["sender"] or "").encode().hex(), vector["provenance"].encode().hex()
     assert core("details", "x" + vector["hex"]) == f"{int(bool(sender))} x{sender} x{provenance}"
+
+
+@vectors("records", "files")
+def test_what_begins_and_ends_a_file(vector: dict[str, Any]) -> None:
+    offer = records.Offer(*vector["offer"]) if vector["offer"] else None
+    end = records.End(*vector["end"]) if vector["end"] else None
+    assert records.encode_file(None, offer=offer, end=end).hex() == vector["hex"]
+    read = records.decode_file(bytes.fromhex(vector["hex"]))
+    assert (read.offer, read.end) == (offer, end)
 
 
 @vectors("records", "records")

@@ -178,6 +178,18 @@ class ReceiverGone(TryAgain):
     code = "receiver_gone"
 
 
+class FileChanged(TryAgain):
+    """A file changed while it was being sent: nothing of it is kept."""
+
+    code = "file_changed"
+
+
+class FileIncomplete(TryAgain):
+    """A file did not come whole: its sender is gone, has given up, or could not read it. Nothing of it is kept."""
+
+    code = "file_incomplete"
+
+
 class NotOnThisLane(AgentdError):
     """A direct lane has no such thing: it delivers at most once, to one live session."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import MsgspecError, Struct
+from msgspec import Meta, MsgspecError, Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from agentd.wire.bodies import Content
@@ -21,6 +21,9 @@ ACKED: Final = 1
 EXPIRED: Final = 2
 DIED: Final = 3
 REPLIED: Final = 4
+#: Of a file, and they end nothing: so many of its bytes are saved, and at first that they are wanted; it is whole.
+SAVING: Final = 5
+SAVED: Final = 6
 #: What a verdict of each kind says of the message.
 STATES: Final = {ACKED: State.ACKED, EXPIRED: State.EXPIRED, DIED: State.DEAD, REPLIED: State.ACKED}
 
@@ -45,8 +48,32 @@ class RecordDetails(Struct, array_like=True):
     provenance: str = ""
 
 
+class Offer(Struct, array_like=True):
+    """A file that comes as soon as its receiver says that it wants it. The name is what its sender calls it."""
+
+    name: Annotated[str, Meta(max_length=255)]
+    size: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class End(Struct, array_like=True):
+    """What comes after a file's bytes: how many those were and their CRC-32C; or why there are no more."""
+
+    size: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    crc: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    code: str = ""
+    message: str = ""
+
+
+class FileDetails(RecordDetails, array_like=True):
+    """Those of the records that begin and end a file; the others of its pair are its bytes."""
+
+    offer: Offer | None = None
+    end: End | None = None
+
+
 _encode = Encoder().encode
 _decode = Decoder(RecordDetails).decode
+_decode_file = Decoder(FileDetails).decode
 
 
 def encode_details(details: Details | None, sender: str | None = None, provenance: str = "") -> bytes:
@@ -67,6 +94,29 @@ def decode_details(data: bytes | None) -> RecordDetails:
 
 
 _NOTHING: Final = RecordDetails()
+
+
+def encode_file(details: Details | None, *, offer: Offer | None = None, end: End | None = None) -> bytes:
+    """The details of a record that begins or ends a file."""
+    return _encode(FileDetails(details, offer=offer, end=end))
+
+
+def decode_file(data: bytes | None) -> FileDetails:
+    """As decode_details(), with what they say of a file."""
+    if data is None:
+        return _NO_FILE
+    try:
+        return _decode_file(data)
+    except MsgspecError:
+        return _NO_FILE
+
+
+_NO_FILE: Final = FileDetails()
+
+
+def digest_text(crc: int) -> str:
+    """A file's checksum as people see it."""
+    return f"crc32c:{crc:08x}"
 
 
 def reason_bytes(reason: str) -> bytes:

@@ -161,7 +161,8 @@ static int hear_verdict(struct agentd_channel *channel, struct agentd_verdict *v
         ring_next(ring, size + (uint32_t)sizeof head);
         ring_release(ring);
         asked = asked_at(channel, head.position);
-        if (!asked || head.state == 0 || head.state >= RECORD_N_STATES || head.content >= RECORD_N_CONTENTS)
+        /* Nothing is ended by what is said of a file on its way, and this client sends none. */
+        if (!asked || head.state == 0 || head.state > RECORD_REPLIED || head.content >= RECORD_N_CONTENTS)
             continue;
         forget(channel, asked);
         *verdict = (struct agentd_verdict){

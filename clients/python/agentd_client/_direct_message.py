@@ -14,13 +14,28 @@ from agentd_client.receipt import Receipt
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from agentd_client._options import PostOptions
+    from agentd_client._options import FilePath, PostOptions, Progress
 
 
 class DirectMessage(DirectRecord):
     """`async with message:` acks on a clean exit and nacks on an exception; there is no second delivery."""
 
     __slots__ = ()
+
+    async def save(
+        self,
+        path: FilePath,
+        *,
+        replace: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Have the file that it offers sent, and written to `path`, or into that directory under its own name; where it
+        lies then, whole. FileExistsError where another would be lost, unless it may be replaced. What fails or is
+        cancelled leaves nothing there, and its sender hears why. It does not ack."""
+        from agentd_client._saving import save
+
+        return await drive(save(self, path, replace, timeout, progress, in_loop=True).steps())
 
     async def ack(self) -> None:
         """Done with it."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from agentd.wire import grants
 from agentd.wire.errors import AgentdError, LaneUnavailable, LimitReached, Unreachable, from_wire
 from agentd.wire.messages import Priority
-from agentd_client._pairs import DirectRecord, Incoming, Outgoing, Refuser, encode
+from agentd_client._pairs import DirectRecord, Incoming, Outgoing, encode
+from agentd_client._refusals import Refuser
 from agentd_client._watcher import Watcher
 from agentd_client.receipt import Call
 
@@ -194,7 +195,7 @@ class Introductions:
         sends = isinstance(pair, Outgoing)
         if isinstance(pair, Incoming) and pair.relays:
             pair.end()  # the daemon that wrote into it is no more
-            pair.reading.mailbox.wake()
+            pair.wake()
             return
         peer = pair.agent if isinstance(pair, Outgoing) else pair.sender
         lane, *sizes = pair.shape
@@ -327,7 +328,7 @@ class Introductions:
     def _sender_gone(self, incoming: Incoming) -> None:
         self.watcher.unwatch(incoming.process_fd)
         incoming.end()
-        incoming.reading.mailbox.wake()  # to take what is left, and let go of it
+        incoming.wake()  # to take what is left, and let go of it
 
     def detached(self, why: str) -> None:
         """No grants socket any more; the pairs go on."""

@@ -12,7 +12,21 @@ from agentd.wire.messages import Options, Priority, Route, State
 from agentd.wire.names import id_value
 
 if TYPE_CHECKING:
-    from typing import TypedDict
+    import os
+    from collections.abc import Callable
+    from typing import TypeAlias, TypedDict
+
+    FilePath: TypeAlias = str | os.PathLike[str]
+    Progress: TypeAlias = Callable[[int, int], object]  # done and total, in bytes
+
+    class FileOptions(TypedDict, total=False):
+        """What send_file takes beyond recipient and path."""
+
+        name: str | None  # what the receiver is told that it is called
+        timeout: float | None  # for all of it
+        wait: State | str  # delivered: it lies there whole; acked: its receiver says that it is done with it
+        ttl: float | None  # seconds until nobody need begin to save it
+        progress: Progress | None  # called as its bytes are saved
 
     class SendOptions(TypedDict, total=False):
         """What send, post, publish, request and reply take beyond recipient and body."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from agentd import _native
 from agentd.wire import messages as wire
@@ -13,93 +13,26 @@ from agentd.wire import records
 from agentd.wire.bodies import Content, decode_body, encode_body
 from agentd.wire.errors import (
     Absent,
-    AgentdError,
     Backpressure,
-    LimitReached,
     NotOnThisLane,
-    NotPermitted,
-    ReceiverGone,
     TooLarge,
 )
 from agentd.wire.messages import Priority, Route, State
 from agentd.wire.names import id_text
+from agentd_client._asked import Question, Sent
+from agentd_client._refusals import RETRY_S, Refuser
 from agentd_client.receipt import Submitted
 
 if TYPE_CHECKING:
     from agentd_client._introductions import Introductions
     from agentd_client._reading import Reading
-
-#: What bounds a body.
-_SETTING: Final = {
-    Priority.CRITICAL: "Priority high takes larger ones; direct.critical_bytes, eight times that,",
-    Priority.HIGH: "high.pool_bytes",
-}
-#: What rides in no ring.
-_MAX_INLINE: Final = 64 << 10
-#: Until there may be room again, or a delivery can be seen.
-RETRY_S: Final = 0.001
+    from agentd_client._saving import File, Saving
 
 
 def encode(body: Any) -> tuple[int, bytes]:
     """What a channel sends of a body that is neither bytes nor str."""
     content, data = encode_body(body)
     return records.CODES[content], data
-
-
-class Refuser:
-    """What an errno means to somebody who sends through a channel. It has no reference to that."""
-
-    def __init__(self, agent: str, priority: Priority, pool_bytes: int) -> None:
-        self._agent = agent
-        self._lane = priority.value
-        self._pool_bytes = pool_bytes
-        self._setting = _SETTING[priority]
-        self.gone = ""  # why the channel is over
-
-    def __call__(self, error: int, size: int) -> None:
-        """As the native channel calls it."""
-        raise self._refusal(error, size)
-
-    def _refusal(self, error: int, size: int) -> AgentdError:
-        agent = self._agent
-        match error:
-            case errno.EAGAIN:
-                full = f"{agent}'s ring is full: it does not take its {self._lane} messages"
-                if size > _MAX_INLINE:
-                    full = (
-                        f"The pool to {agent} has no room for {size} more bytes: it takes none, or keeps what it took"
-                    )
-                hint = "Nothing was sent; send waits for room until its timeout."
-                return Backpressure(full, hint, retry_after=RETRY_S)
-            case errno.EMSGSIZE:
-                return self._too_large(size)
-            case errno.ENOSPC | errno.ENOMEM:
-                hint = "Nothing was sent; priority normal takes it."
-                return LimitReached(f"No memory for a body of {size} bytes", hint)
-            case errno.EBUSY:
-                return Backpressure(f"{agent} is paused", "Wait until it is resumed.", retry_after=0.1)
-            case errno.ESTALE:
-                return NotPermitted(
-                    "A child process can't use its parent's channels",
-                    "Connect anew in the child: two writers break a ring.",
-                )
-            case errno.EPROTO:
-                return ReceiverGone(f"{agent} has broken its end of the channel", "Open another channel.")
-            case _ if self.gone:
-                return ReceiverGone(f"The channel to {agent} is over: {self.gone}", "Open another channel.")
-            case _:
-                return ReceiverGone(f"{agent}'s session is gone", "Open another channel, if it is live again.")
-
-    def _too_large(self, size: int) -> TooLarge:
-        if self._lane == Priority.HIGH.value and not self._pool_bytes:
-            return TooLarge(
-                f"A body of {size} bytes needs a pool, and this channel to {self._agent} has none",
-                "high.pool_bytes is 0, or all pools together had high.max_pool_bytes when it was opened.",
-            )
-        return TooLarge(
-            f"A body of {size} bytes is over what a record of the {self._lane} lane takes",
-            f"{self._setting} sets it.",
-        )
 
 
 class Outgoing(_native.Channel):
@@ -182,6 +115,8 @@ class Outgoing(_native.Channel):
     def _hear(self) -> None:
         for position, code, content, payload in self.verdicts():
             call = self.tickets.get(position)
+            if isinstance(call, Sent) and call.heard(code, payload):
+                continue
             state = records.STATES.get(code)
             if call is None or state is None:
                 continue
@@ -231,12 +166,6 @@ class Outgoing(_native.Channel):
         self.memory_fd = self.process_fd = -1
 
 
-class Question(Submitted, eq=False):
-    """A request from ring to ring."""
-
-    reply: tuple[Content, bytes] | None = None
-
-
 class Incoming(_native.Incoming):
     """The receiver's end: who sends here."""
 
@@ -251,9 +180,21 @@ class Incoming(_native.Incoming):
     memory_fd: int
     process_fd: int
     direct: Introductions
+    file: File | None = None  # that was offered last
+    saving: Saving | None = None  # who reads it instead of the lane's mailbox
+    is_released: bool = False
+
+    def wake(self) -> None:
+        """Have who reads it look again."""
+        if self.saving is not None:
+            self.saving.wake()
+        self.reading.mailbox.wake()
 
     def release(self) -> None:
         """Nothing more comes of it. In the watcher's thread, or when that has ended."""
+        self.is_released = True
+        if self.saving is not None:
+            self.saving.stop()
         self.close()
         self.direct.watcher.unwatch(self.process_fd)
         for fd in (self.memory_fd, self.process_fd):
@@ -335,6 +276,18 @@ class DirectRecord(_native.Record):
     def topic(self) -> str | None:
         """Events do not travel this way."""
         return None
+
+    @property
+    def file(self) -> File | None:
+        """The file that is offered with it, to be saved."""
+        if self.details_bytes is None or (offer := records.decode_file(self.details_bytes).offer) is None:
+            return None
+        file = self.source.file
+        if file is None or file.position != self.position:
+            from agentd_client._saving import File
+
+            self.source.file = file = File(offer, self.position)
+        return file
 
     @property
     def headers(self) -> dict[str, str]:

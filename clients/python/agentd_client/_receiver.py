@@ -18,6 +18,7 @@ from agentd_client._pairs import DirectRecord
 from agentd_client.message import failure
 
 if TYPE_CHECKING:
+    from agentd_client._options import FilePath, Progress
     from agentd_client._reading import Reading
 
 log = logging.getLogger("agentd_client")
@@ -28,10 +29,25 @@ _FIFO_PRIORITY: Final = 1
 
 
 class ThreadMessage(DirectRecord):
-    """A message in a thread that reads a direct lane; its verbs wait for nothing. `with message:` acks on a clean exit
-    and nacks on an exception."""
+    """A message in a thread that reads a direct lane; its verbs but save() wait for nothing. `with message:` acks on a
+    clean exit and nacks on an exception."""
 
     __slots__ = ()
+
+    def save(
+        self,
+        path: FilePath,
+        *,
+        replace: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Have the file that it offers sent, and written to `path`, or into that directory under its own name; where it
+        lies then, whole. Waits for that. FileExistsError where another would be lost, unless it may be replaced. What
+        fails leaves nothing there, and its sender hears why. It does not ack."""
+        from agentd_client._saving import save
+
+        return save(self, path, replace, timeout, progress, in_loop=False).in_thread()
 
     def ack(self) -> None:
         """Done with it."""

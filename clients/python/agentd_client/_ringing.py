@@ -22,8 +22,10 @@ from agentd.wire.errors import (
     TooManyHops,
 )
 from agentd.wire.messages import Options, Route, State
+from agentd_client._asked import Question
 from agentd_client._options import may_go_direct
-from agentd_client._pairs import RETRY_S, Outgoing, Question
+from agentd_client._pairs import Outgoing
+from agentd_client._refusals import RETRY_S
 from agentd_client.receipt import Call, Receipt, Steps, Submitted, ended
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from agentd.wire.errors import (
     from_wire,
 )
 from agentd.wire.frames import CHUNK_BYTES
-from agentd.wire.messages import Route, State
+from agentd.wire.messages import Priority, Route, State
 from agentd.wire.names import ID_LETTERS, id_value
 from agentd_client._options import checked, make_options, may_go_direct
 from agentd_client.receipt import Call, Receipt, Steps, Submitted, ended
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agentd_client._conversation import Conversation
     from agentd_client._direct import Direct
     from agentd_client._feeds import Feed
-    from agentd_client._options import PostOptions, SendOptions
+    from agentd_client._options import FilePath, PostOptions, Progress, SendOptions
     from agentd_client.message import Received
 
 #: How long after a request's own time the daemon is waited for: it answers in time, this is a net.
@@ -159,6 +159,26 @@ class Verbs:
                 if demanded:
                     raise
         return conversation.direct
+
+    def send_file(
+        self,
+        to: str,
+        path: FilePath,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        wait: State | str = State.DELIVERED,
+        ttl: float | None = None,
+        progress: Progress | None = None,
+    ) -> Steps[Receipt]:
+        """A file to one agent, through shared memory; this client gets some where it has none."""
+        from agentd_client._sending import send_file
+
+        options = make_options({"priority": Priority.HIGH, "wait": wait, "ttl": ttl})
+        assert options is not None
+        yield from self.join()
+        direct = self._conversation.go_direct()
+        return (yield from send_file(direct, to, path, name, timeout, options, progress))
 
     def choose(self, to: str, body: object, verb: wire.Kind | str, given: PostOptions) -> Steps[wire.ChoiceView]:
         """The way that this would take now; the error that it would end with."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from agentd_client._direct import Direct
-    from agentd_client._options import PostOptions, SendOptions
+    from agentd_client._options import FileOptions, FilePath, PostOptions, SendOptions
     from agentd_client._receiver import Handler, Receiver, ThreadMessage
 
 #: How long leaving waits for the answers to posts.
@@ -316,6 +316,10 @@ class Client:
 
     # Shared memory.
 
+    def send_file(self, to: str, path: FilePath, **options: Unpack[FileOptions]) -> Receipt:
+        """A file of any size to one live agent; waits until it has saved it whole. Any other end is an error."""
+        return self.drive(self.verbs.send_file(to, path, **options))
+
     @property
     def stopping(self) -> Event:
         """Set when somebody asks this agent to stop (`agentctl halt`): heard inside calls, and at once while
@@ -334,14 +338,15 @@ class Client:
         """The lane's mail alone, for `with`: inbox() does not get it meanwhile. LaneBusy while another has it. The
         receiver may then be used in one other thread."""
         which = check_lane(lane)
-        return make_receiver(self._attached().readings[which], self)
+        return make_receiver(self.attach().readings[which], self)
 
     def on_critical(self, handler: Callable[[ThreadMessage], Any], *, pin: bool = True) -> None:
         """Call it with each critical message, in a thread of its own on a fast core; returning acks, raising ends the
         message as dead."""
-        self._handler = make_handler(self._attached().readings[check_lane("critical")], handler, pin)
+        self._handler = make_handler(self.attach().readings[check_lane("critical")], handler, pin)
 
-    def _attached(self) -> Direct:
+    def attach(self) -> Direct:
+        """Share memory from now on: before, direct messages are relayed here and no file can come."""
         if not self.conversation.joining.settled:
             self.drive(self.verbs.join())
         self.conversation.check_taking()

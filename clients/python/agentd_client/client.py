@@ -25,7 +25,7 @@ from agentd_client.receipt import Posted, Receipt
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from agentd_client._options import PostOptions, SendOptions
+    from agentd_client._options import FileOptions, FilePath, PostOptions, SendOptions
     from agentd_client._receiver import Handler, Receiver, ThreadMessage
 
 #: How long leaving waits for the answers to posts.
@@ -305,6 +305,11 @@ class Client:
         return Inbox(self, window)
 
     # Shared memory.
+
+    async def send_file(self, to: str, path: FilePath, **options: Unpack[FileOptions]) -> Receipt:
+        """A file of any size to one live agent: delivered when it has saved it whole. Any other end is an error, and
+        then nothing of it stays there; FileChanged where it changes meanwhile."""
+        return await drive(self.verbs.send_file(to, path, **options))
 
     def channel(self, to: str, lane: str = "critical") -> Channel:
         """A pair to one live session of that agent, for `async with`."""

@@ -123,6 +123,11 @@ class Received(Struct, eq=False):
         return details is not None and details.reply_by is not None
 
     @property
+    def file(self) -> None:
+        """Files come through shared memory alone."""
+        return
+
+    @property
     def expires_at(self) -> float | None:
         """When it is of no more use, in seconds since 1970."""
         details = self.wire.details
