@@ -9,6 +9,7 @@ doorbells   in C, asleep: one and 32 receivers rung for by write(2), and through
 asleep      from Python, asleep: asyncio to asyncio, beside an eventfd and a future (asleep.py)
 bodies      from Python, asleep: 64 B, 64 KiB and 1 MiB beside pyzmq, zenoh and iceoryx2 in their event-driven modes
             (bodies.py)
+large       16 MiB without holding the loop, loans, bursts (large.py)
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import bodies
 import chunks
 import core
 import doorbells
+import large
 import report
 from python_ends import PythonEnds
 from results import SMALL_BYTES, Results
 
 AWAKE: Final = ("core", "python")
-PARTS: Final = (*AWAKE, "doorbells", "asleep", "bodies")
+PARTS: Final = (*AWAKE, "doorbells", "asleep", "bodies", "large")
 #: What to call it: its lane, and what critical.c does.
 TRIPS: Final = {
     "cache line": ("critical", "floor"),
@@ -125,6 +127,8 @@ class Bench:
             return doorbells.Doorbells(self.result, self.home, seconds, play)
         if name == "asleep":
             return asleep.Asleep(self.result, "high", self.home, seconds, play)
+        if name == "large":
+            return large.Large(self.result, self.home, seconds, play)
         return bodies.Bodies(self.result, self.chosen, self.home)
 
 

@@ -179,6 +179,12 @@ def test_high() -> None:
     assert all(trip["verified"] == trip["summary"]["count"] > 0 for trip in trips.values())
     assert all(rate["verified"] >= 6 * 40 for rate in rates.values())
     assert {"zmq/asyncio", "zmq/blocking", "zenoh/blocking", "iceoryx2/blocking"} <= left_out
+    large = figures(report, "p50")
+    sizes = ("64 KiB", "1 MiB", "16 MiB")
+    assert {(f"loan of {size}", 0) for size in sizes} <= set(large)
+    held, call = (large[f"send of a large body: {what}", 16 << 20] for what in ("loop held", "the call"))
+    assert held["verified"] == call["verified"] > 0
+    assert held["value"] >= call["value"] > 0
 
 
 def test_the_c_of_the_benchmarks_has_no_warnings(bench: Path, tmp_path: Path) -> None:
