@@ -101,6 +101,8 @@ class Channel:
     """Called in place of the copy for a body that is `bytes`, does not ride in the ring, and has `async_bytes` or more:
     large(body, content, flags, details, deadline_ns). What it returns is what send() and ask() return."""
     async_bytes: int
+    grown: Callable[[], None] | None
+    """Called when the pool comes to take more memory than it did since it was last trimmed."""
     lent: int
     """How many blocks the receiver has, or is promised."""
     touched_bytes: int

@@ -89,6 +89,7 @@ struct channel {
     uint32_t n_pins;             /* who uses its memory beyond a call: it stays mapped until they are done */
     PyObject *large;             /* sends bytes of at least async_bytes in its own way, or None */
     unsigned long long async_bytes;
+    PyObject *grown; /* told when the pool comes to take more memory, or None */
 };
 
 /* The error as the caller's own kind of exception: NULL. */

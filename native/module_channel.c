@@ -194,6 +194,7 @@ static void channel_dealloc(struct channel *self)
     Py_XDECREF(channel_close(self, NULL));
     PyMem_Free(self->pool);
     Py_CLEAR(self->large);
+    Py_CLEAR(self->grown);
     Py_CLEAR(self->encode);
     Py_CLEAR(self->refuse);
     Py_CLEAR(self->doorbells);
@@ -208,12 +209,14 @@ static int channel_traverse(struct channel *self, visitproc visit, void *arg)
     Py_VISIT(self->encode);
     Py_VISIT(self->refuse);
     Py_VISIT(self->large);
+    Py_VISIT(self->grown);
     return 0;
 }
 
 static int channel_clear(struct channel *self)
 {
     Py_CLEAR(self->large);
+    Py_CLEAR(self->grown);
     Py_CLEAR(self->encode);
     Py_CLEAR(self->refuse);
     return 0;
@@ -275,6 +278,8 @@ static PyMemberDef channel_members[] = {
     {"max_inline_bytes", T_PYSSIZET, offsetof(struct channel, max_inline_bytes), READONLY,
      PyDoc_STR("The largest body that rides in the ring.")},
     {"large", T_OBJECT, offsetof(struct channel, large), 0, PyDoc_STR("Sends the largest bodies, or None.")},
+    {"grown", T_OBJECT, offsetof(struct channel, grown), 0,
+     PyDoc_STR("Told that the pool takes more memory, or None.")},
     {"async_bytes", T_ULONGLONG, offsetof(struct channel, async_bytes), 0, PyDoc_STR("From which size on it does.")},
     {NULL, 0, 0, 0, NULL},
 };

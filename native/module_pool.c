@@ -55,6 +55,24 @@ static int64_t write_reference(
     return position;
 }
 
+/* A block, and whoever gives memory back is told when the pool takes more than before. */
+static int allocate(struct channel *channel, uint64_t size, struct record_reference *reference)
+{
+    uint32_t touched = channel->pool->touched;
+    int error = pool_allocate(channel->pool, size, reference);
+
+    if (error == -EAGAIN && channel->doorbells)
+        doorbells_full(channel->doorbells);
+    if (channel->pool->touched > touched && channel->grown && channel->grown != Py_None) {
+        PyObject *told = PyObject_CallNoArgs(channel->grown);
+
+        if (!told)
+            PyErr_WriteUnraisable(channel->grown);
+        Py_XDECREF(told);
+    }
+    return error;
+}
+
 int64_t channel_write_large(
     struct channel *channel, const struct record_header *header, uint64_t deadline_ns, const void *details,
     const void *body, Py_ssize_t size)
@@ -63,9 +81,7 @@ int64_t channel_write_large(
     int64_t position = check_ring_room(channel, header);
 
     if (!position)
-        position = pool_allocate(channel->pool, (uint64_t)size, &reference);
-    if (position == -EAGAIN && channel->doorbells)
-        doorbells_full(channel->doorbells);
+        position = allocate(channel, (uint64_t)size, &reference);
     if (position)
         return position;
     position = populate(channel, &reference, body);
@@ -115,9 +131,7 @@ PyObject *channel_allocate(struct channel *self, PyObject *size)
     block->state = BLOCK_DROPPED;
     error = channel_may_send(self);
     if (!error)
-        error = self->pool ? pool_allocate(self->pool, (uint64_t)bytes, &block->reference) : -EMSGSIZE;
-    if (error == -EAGAIN && self->doorbells)
-        doorbells_full(self->doorbells);
+        error = self->pool ? allocate(self, (uint64_t)bytes, &block->reference) : -EMSGSIZE;
     if (error) {
         Py_DECREF(block);
         return channel_refused(self, error, bytes);

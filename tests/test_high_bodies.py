@@ -316,3 +316,42 @@ async def test_copies_go_on_while_the_daemon_is_dead(daemon: Daemon) -> None:
             for letter in (b"a", b"b"):
                 assert (await builder.receive(timeout=LONG)).body == letter * 8 * MIB  # type: ignore[union-attr]
         daemon.start()
+
+
+def taken_bytes(builder: Any) -> list[int]:
+    """What the memory of each pair takes that leads there on the high lane."""
+    pairs = [pair for pair in builder.conversation.direct._incoming.values() if pair.lane == "high"]
+    return [512 * os.fstat(pair.memory_fd).st_blocks for pair in pairs]
+
+
+@pytest.mark.parametrize("way", ["loan", "text", "bytes", "relayed"])
+async def test_a_pool_that_nobody_uses_is_given_back_however_it_was_filled(daemon: Daemon, way: str) -> None:
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel:
+            if way == "loan":
+                with channel.loan(12 * MIB) as buffer:
+                    buffer[::4096] = bytes(len(buffer) // 4096)
+            elif way == "relayed":
+                await me.send("builder", b"x" * 12 * MIB, priority="high", route="relayed", timeout=LONG)
+            else:
+                channel.send("x" * 12 * MIB if way == "text" else b"x" * 12 * MIB)
+            message = await builder.receive(timeout=LONG)
+            assert message is not None and len(message.body) == 12 * MIB
+            assert max(taken_bytes(builder)) > 12 * MIB
+            await message.ack()
+            del message
+            await asyncio.to_thread(wait_until, lambda: max(taken_bytes(builder)) < 4 * MIB, "for it to be given back")
+
+
+def test_a_blocking_clients_pool_is_given_back_in_a_later_call(daemon: Daemon) -> None:
+    with blocking.connect("builder", socket=daemon.socket) as builder, builder.receiver("high") as receiver:
+        with blocking.connect("planner", socket=daemon.socket) as me, me.channel("builder", "high") as channel:
+            channel.send(b"x" * 12 * MIB)
+            message = receiver.receive(LONG)
+            assert message is not None and len(message.body) == 12 * MIB
+
+            def is_given_back() -> bool:
+                me.status()
+                return taken_bytes(builder)[0] < 4 * MIB
+
+            wait_until(is_given_back, "for it to be given back")

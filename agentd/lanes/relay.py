@@ -107,6 +107,15 @@ class Relay:
         else:
             receipts.end(entry, ACKED, now, self._agent)
 
+    def tidy(self) -> bool:
+        """Give back the memory of large bodies; False where some of it is still in use."""
+        channel = self._channel
+        if self.over:
+            return True
+        if not channel.lent:
+            channel.trim(0)
+        return not channel.touched_bytes
+
     @property
     def certain(self) -> bool:
         """Whether the receiver surely reads no more: then what it has not taken is dead."""
@@ -127,4 +136,5 @@ class Relay:
             else:
                 self._hub.receipts.lose(entry, now, self._agent, f"{why}; whether it is read is unknown")
         self.out.clear()
+        self._channel.grown = None
         self._channel.close()

@@ -25,6 +25,9 @@ _LAST_LOOK_S: Final = 0.1
 #: How long a receiver whose session is over may take to close its end or to end, and how often that is looked at.
 _DOUBT_S: Final = 1.0
 _CERTAIN_S: Final = 0.005
+#: When memory of large bodies is given back, and how often that is tried where a receiver keeps them.
+_TIDY_S: Final = 1.0
+_LAST_TIDY_S: Final = 60.0
 
 
 class Relays:
@@ -39,6 +42,8 @@ class Relays:
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._pause_s = _FIRST_LOOK_S
+        self._grown: set[Relay] = set()  # whose pools take memory
+        self._tidying: asyncio.TimerHandle | None = None
         for lane in lanes:
             lane.look_again = self._relayed
 
@@ -62,6 +67,8 @@ class Relays:
         """The daemon ends."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._tidying is not None:
+            self._tidying.cancel()
         self._server.loop.remove_reader(self.bell)
         os.close(self.bell)
 
@@ -87,6 +94,7 @@ class Relays:
         receiver: Any = pair.receiver
         process = -1 if receiver.pidfd is None else os.dup(receiver.pidfd)
         relay = Relay(self._server.hub, channel, receiver.name, pair.lane, verdict_bytes, partial(_has_ended, process))
+        channel.grown = partial(self._grew, relay)
         self._processes[relay] = process
         lane.relays[receiver] = relay
 
@@ -107,6 +115,18 @@ class Relays:
         if (process := self._processes.pop(relay, -1)) >= 0:
             os.close(process)
         self._server.flush(self._server.now())
+
+    def _grew(self, relay: Relay) -> None:
+        self._grown.add(relay)
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self._tidying = self._server.loop.call_later(_TIDY_S, self._tidy, 2 * _TIDY_S)
+
+    def _tidy(self, pause_s: float) -> None:
+        self._tidying = None
+        self._grown = {relay for relay in self._grown if not relay.tidy()}
+        if self._grown:
+            self._tidying = self._server.loop.call_later(pause_s, self._tidy, min(2 * pause_s, _LAST_TIDY_S))
 
     def _relayed(self) -> None:
         self._pause_s = _FIRST_LOOK_S

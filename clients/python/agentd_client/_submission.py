@@ -61,7 +61,7 @@ class Submission:
         self.ring: _native.Engine | None = None
         self.why = ""  # there is no io_uring
         self._copies: set[Copy] = set()
-        self._busy: set[Outgoing] = set()  # channels whose pools were used since they were looked at
+        self._grown: dict[Outgoing, int] = {}  # channels whose pools have more than they keep; what they had sent then
         self._looking = False
         self._loop: asyncio.AbstractEventLoop | None = None  # where there is one
         self._bursts = 0  # that have begun and not ended
@@ -92,6 +92,7 @@ class Submission:
     def serve(self, channel: Outgoing) -> None:
         """That channel rings through this, and its large bodies are copied by it."""
         channel.ring_by(self.doorbells)
+        channel.grown = lambda: self._grew(channel)
         if self.engine is not None and self._direct.async_bytes:
             channel.async_bytes = self._direct.async_bytes
             channel.large = lambda *record: self._copy(channel, *record)
@@ -148,7 +149,6 @@ class Submission:
             return int(position)
         self._copies.add(copy)
         copy.last.add_done_callback(lambda _: self._copied(copy))
-        self._busy.add(channel)
         self.used()
         return int(position)
 
@@ -211,7 +211,7 @@ class Submission:
 
     def finish(self, channel: Outgoing) -> None:
         """That channel is about to be closed: what was sent through it gets there."""
-        channel.large = None
+        channel.large = channel.grown = None
         mine = [copy for copy in self._copies if copy.channel is channel]
         until = monotonic() + _COPIED_S
         while mine and self.ring is not None:
@@ -228,7 +228,7 @@ class Submission:
             self._copies.discard(copy)
             if self.ring is None:  # a thread may do the same: it writes the same
                 self._by_hand(copy)
-        self._busy.discard(channel)
+        self._grown.pop(channel, None)
 
     # Now and then.
 
@@ -241,13 +241,20 @@ class Submission:
     def _look(self) -> None:
         self._looking = False
         self.tell()
-        for channel in list(self._busy):
-            if channel.lent:
+        for channel, sent in list(self._grown.items()):
+            self._grown[channel] = channel.sent
+            if channel.sent != sent or channel.lent:
                 continue
-            self._busy.discard(channel)
-            if not channel.gone and channel.touched_bytes > _WARM_BYTES:
-                channel.trim(_WARM_BYTES)
-        if self._busy:
+            channel.trim(_WARM_BYTES)
+            if channel.touched_bytes <= _WARM_BYTES:  # else something lies there that is still to be sent
+                del self._grown[channel]
+        if self._grown:
+            self.used()
+
+    def _grew(self, channel: Outgoing) -> None:
+        """Its pool takes more memory: it is given back when nothing is sent any more."""
+        if channel.touched_bytes > _WARM_BYTES and channel not in self._grown:
+            self._grown[channel] = channel.sent
             self.used()
 
     def tell(self) -> None:
