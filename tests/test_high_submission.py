@@ -12,6 +12,8 @@ from commands import Agentctl
 from daemons import Daemon, wait_until
 
 from agentd import _native
+from agentd.hub.session import Session
+from agentd.server.leases import Leases
 from agentd_client import blocking, connect, errors
 
 LONG = 20.0
@@ -165,6 +167,35 @@ async def test_a_core_for_the_kernels_thread_is_one_senders(daemon: Daemon, agen
                 assert (await builder.receive(timeout=LONG)).body == b"2"  # type: ignore[union-attr]
                 assert "second without" in str(high_lane(agentctl)["reason"])
     await asyncio.to_thread(wait_until, lambda: "core 0" not in str(high_lane(agentctl)["reason"]), "for it to be free")
+
+
+@pytest.mark.skipif(not RINGS, reason="no io_uring here")
+async def test_a_core_stays_its_senders_when_agentd_is_killed(daemon: Daemon, agentctl: Agentctl) -> None:
+    configured(daemon, "[high]\nsqpoll_cores = [0, 1]\n")
+    async with (
+        connect("builder", socket=daemon.socket) as builder,
+        connect("first", socket=daemon.socket, timeout=LONG) as first,
+        connect("second", socket=daemon.socket, timeout=LONG) as second,
+        first.channel("builder", "high") as one,
+        second.channel("builder", "high") as two,
+    ):
+        await asyncio.to_thread(daemon.kill)
+        await asyncio.to_thread(daemon.start)
+        both = "core 0: first; core 1: second"
+        await asyncio.to_thread(wait_until, lambda: both in str(high_lane(agentctl)["reason"]), "for both to be back")
+        async with connect("third", socket=daemon.socket) as third, third.channel("builder", "high") as three:
+            assert "third without: each of high.sqpoll_cores is another's" in str(high_lane(agentctl)["reason"])
+            for channel in (one, two, three):
+                channel.send(b"x")
+                assert (await builder.receive(timeout=LONG)).body == b"x"  # type: ignore[union-attr]
+
+
+def test_a_core_that_is_not_on_the_list_any_more_is_named() -> None:
+    leases, session = Leases([1]), Session()
+    session.name = "first"
+    assert (leases.acquire(session, [0]), len(leases)) == ([], 0)
+    assert "core 0, which it has still, is not its own any more" in leases.shown()
+    assert (leases.acquire(session, [1]), leases.acquire(session, []), leases.acquire(Session(), [1])) == ([1], [1], [])
 
 
 @pytest.mark.skipif(not RINGS, reason="no io_uring here")

@@ -206,9 +206,9 @@ class Direct:
             case grants.Kept(number=number, blocks=blocks, kept_s=kept_s):
                 if (pair := session.reads_from.get(number)) is not None:
                     pair.kept, pair.kept_since = blocks, self._server.now() - kept_s
-            case grants.Lease(wants=wants, about=about):
+            case grants.Lease(wants=wants, about=about, has=has):
                 if wants:
-                    self._ends[session].connection.say(grants.Leased(packet.lane, self.leases.acquire(session)))
+                    self._ends[session].connection.say(grants.Leased(packet.lane, self.leases.acquire(session, has)))
                 else:
                     self.leases.release(session, about)
             case grants.Submitted(counts=counts):

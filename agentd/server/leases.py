@@ -14,18 +14,20 @@ class Leases:
         self._holders: dict[int, Session] = {}
         self.without: dict[Session, str] = {}  # who asked and has none, and why
 
-    def acquire(self, session: Session) -> list[int]:
-        """A core for this session: the one it has, or one that nobody has; none where there is none."""
+    def acquire(self, session: Session, has: list[int]) -> list[int]:
+        """A core for this session: the one it has, also from before agentd came back, or one that nobody has."""
         mine = [core for core, holder in self._holders.items() if holder is session]
         free = [core for core in self._cores if core not in self._holders]
-        if not mine and not free:
-            if self._cores:
+        cores = mine or [core for core in free if core in has] or ([] if has else free)
+        if not cores:
+            if has:
+                self.without[session] = f"core {has[0]}, which it has still, is not its own any more"
+            elif self._cores:
                 self.without[session] = "each of high.sqpoll_cores is another's"
             return []
-        core = mine[0] if mine else free[0]
-        self._holders[core] = session
+        self._holders[cores[0]] = session
         self.without.pop(session, None)
-        return [core]
+        return cores[:1]
 
     def release(self, session: Session, why: str = "") -> None:
         """It has none; `why`, if it could not use the one it had."""

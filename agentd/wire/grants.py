@@ -106,11 +106,12 @@ class Submitted(Struct, array_like=True, tag=8):
 
 class Lease(Struct, array_like=True, tag=9):
     """A core for a thread of the kernel that takes what this sender submits: wanted, answered by Leased; or given back,
-    and why."""
+    and why. Who has one still when agentd comes back says which."""
 
     lane: int
     wants: bool
     about: Text = ""
+    has: Annotated[list[Size], Meta(max_length=1)] = []
 
 
 class Kept(Struct, array_like=True, tag=10):

@@ -33,7 +33,7 @@ static const struct form forms[] = {
     {PACKET_IDLE, 2, 2, {FIELD(NUMBER, lane), FIELD(TRUTH, truth)}},
     {PACKET_MEASURED, 3, 3, {FIELD(NUMBER, lane), FIELD(NUMBER, taken), FIELD(LIST, list)}},
     {PACKET_SUBMITTED, 2, 2, {FIELD(NUMBER, lane), FIELD(LIST, list)}},
-    {PACKET_LEASE, 2, 3, {FIELD(NUMBER, lane), FIELD(TRUTH, truth), FIELD(TEXT, hint)}},
+    {PACKET_LEASE, 2, 4, {FIELD(NUMBER, lane), FIELD(TRUTH, truth), FIELD(TEXT, hint), FIELD(LIST, list)}},
     {PACKET_KEPT, 3, 3, {FIELD(NUMBER, number), FIELD(NUMBER, taken), FIELD(SECONDS, seconds)}},
     {PACKET_LEASED, 2, 2, {FIELD(NUMBER, lane), FIELD(LIST, list)}},
     {PACKET_ATTACHED,

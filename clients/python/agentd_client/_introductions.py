@@ -168,6 +168,8 @@ class Introductions:
             if reading.pinned is not None:
                 self.watcher.say(reading.pinned)
         self.welcomed.set()
+        if self._submission is not None and (core := self._submission.core) is not None:  # or it would be another's too
+            self.watcher.say(grants.Lease(grants.HIGH, True, has=[core]))
         pairs: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._incoming.values()]
         for pair in pairs:
             self._present(pair)

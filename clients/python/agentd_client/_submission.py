@@ -59,6 +59,7 @@ class Submission:
         self._direct = direct
         self.engine: Engine | None = None  # the loop's, where there is one
         self.ring: _native.Engine | None = None
+        self.core: int | None = None  # where a thread of the kernel takes what this submits
         self.why = ""  # there is no io_uring
         self._copies: set[Copy] = set()
         self._grown: dict[Outgoing, int] = {}  # channels whose pools have more than they keep; what they had sent then
@@ -76,6 +77,7 @@ class Submission:
         if core is not None:
             try:
                 self.ring = _native.Engine(_ENTRIES, core)
+                self.core = core
             except OSError as error:
                 self._direct.watcher.say(grants.Lease(_LANE, False, f"core {core}: {error.strerror}"))
         if wanted and self.ring is None:
