@@ -130,7 +130,7 @@ class HighSettings(Section, frozen=True):
     ring_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 1 << 20  # bodies up to a 16th travel in it; a power of two
     pool_bytes: Annotated[int, Meta(ge=0, le=1 << 31)] = 64 << 20  # a pair's, for larger bodies; taken as it is needed
     max_pool_bytes: Bytes = 4 << 30  # all pools together
-    async_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 1 << 20  # from here on the kernel copies, the loop goes on
+    async_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 1 << 20  # above it the kernel copies, and the loop goes on
     io_uring: bool = True  # False: senders do without
     sqpoll_cores: list[Annotated[int, Meta(ge=0, le=4095)]] = []  # for threads of the kernel that submit, a sender each
 

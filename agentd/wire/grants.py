@@ -132,7 +132,7 @@ class Attached(Struct, array_like=True, tag=20):
     cores: list[int]  # that a pinned thread should choose from
     spin_us: float
     about_cores: Text = ""
-    async_bytes: Size = 0  # bodies from this size on are copied by the kernel, while the sender goes on; 0: never
+    async_bytes: Size = 0  # larger bodies are copied by the kernel, while the sender goes on; 0: none
     without_io_uring: bool = False  # the configuration has it so
 
 

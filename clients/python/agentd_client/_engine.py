@@ -24,6 +24,9 @@ from agentd import _native
 WriteableBuffer = bytearray | memoryview
 ReadableBuffer = bytes | WriteableBuffer
 
+#: What a write of a chain has: descriptor, buffer, offset, punt.
+Step = tuple[int, ReadableBuffer, int, bool]
+
 #: How soon a submission is tried again that the kernel had no memory for.
 _RETRY_S: Final = 0.001
 #: How long `close` waits for what is under way, without holding the loop.
@@ -82,6 +85,10 @@ class Engine(Protocol):
     ) -> Request:
         """From the buffer. punt: by another thread from the start, for large copies into files."""
 
+    def write_chain(self, *steps: Step) -> Request:
+        """Writes, each of which starts when the one before it has succeeded in full; the request is the last one's, and
+        fails with ECANCELED where another has failed."""
+
     def fsync(self, fd: int, data_only: bool = True, *, link: bool = False) -> Request:
         """fdatasync(2), or fsync(2)."""
 
@@ -136,6 +143,16 @@ class RingEngine:
     ) -> Request:
         """See Engine."""
         return self._queue(link, self.native.write, fd, buffer, offset, link, punt)
+
+    def write_chain(self, *steps: Step) -> Request:
+        """See Engine. Queued without a future for each: what a large body costs its sender is mostly this."""
+        native = self.native
+        if not self.has_room(len(steps)):
+            raise BlockingIOError(errno.EAGAIN, "No room for a chain")
+        for fd, buffer, offset, punt in steps[:-1]:
+            native.write(fd, buffer, offset, True, punt)
+        fd, buffer, offset, punt = steps[-1]
+        return self._queue(False, native.write, fd, buffer, offset, False, punt)
 
     def fsync(self, fd: int, data_only: bool = True, *, link: bool = False) -> Request:
         """See Engine."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from agentd_client._engine import ReadableBuffer, Request, WriteableBuffer
+from agentd_client._engine import ReadableBuffer, Request, Step, WriteableBuffer
 
 T = TypeVar("T")
 
@@ -73,6 +73,16 @@ class ThreadEngine:
     ) -> Request:
         """See Engine."""
         return self._queue("write", fd, link, memoryview(buffer), offset)
+
+    def write_chain(self, *steps: Step) -> Request:
+        """See Engine."""
+        if not self.has_room(len(steps)):
+            raise BlockingIOError(errno.EAGAIN, "No room for a chain")
+        *before, last = steps
+        for fd, buffer, offset, punt in before:
+            self.write(fd, buffer, offset, link=True, punt=punt).add_done_callback(_heard)
+        fd, buffer, offset, punt = last
+        return self.write(fd, buffer, offset, punt=punt)
 
     def fsync(self, fd: int, data_only: bool = True, *, link: bool = False) -> Request:
         """See Engine."""
@@ -283,6 +293,12 @@ class ThreadEngine:
         self._start()
         if self._pool is not None:
             self._pool.shutdown(wait=False)
+
+
+def _heard(request: asyncio.Future[int]) -> None:
+    """Its error is its successor's too."""
+    if not request.cancelled():
+        request.exception()
 
 
 def _waits(fd: int) -> bool:

@@ -96,7 +96,7 @@ class Submission:
         channel.ring_by(self.doorbells)
         channel.grown = lambda: self._grew(channel)
         if self.engine is not None and self._direct.async_bytes:
-            channel.async_bytes = self._direct.async_bytes
+            channel.async_bytes = self._direct.async_bytes + 1  # what has as many is copied as fast as a chain is made
             channel.large = lambda *record: self._copy(channel, *record)
         else:
             channel.async_bytes = 0
@@ -158,16 +158,11 @@ class Submission:
         """The body, what makes its record one, the doorbell. That is told too: until then its descriptor must be open,
         which the kernel looks up when the chain has come so far."""
         channel = copy.channel
-        if not engine.has_room(3):
-            raise BlockingIOError(errno.EAGAIN, "no room for a chain")
-        steps = [
-            engine.write(channel.memory_fd, copy.body, copy.block.offset, link=True, punt=True),
-            engine.write(channel.memory_fd, kind, at, link=True),
-            engine.write(channel.bell_fd, _ONE),
-        ]
-        for step in steps:
-            step.add_done_callback(_error)
-        return steps[-1]
+        return engine.write_chain(
+            (channel.memory_fd, copy.body, copy.block.offset, True),
+            (channel.memory_fd, kind, at, False),
+            (channel.bell_fd, _ONE, -1, False),
+        )
 
     def _in_thread(self, engine: Engine, copy: Copy) -> Request:
         """The body; the rest is ours."""
