@@ -275,7 +275,7 @@ def test_64_open_files(daemon: Daemon, raw: Opener) -> None:
     with pytest.raises((AssertionError, EOFError, BrokenPipeError, ConnectionResetError)):
         while len(inside) < 64:
             inside.append(raw(f"agent-{len(inside)}", take=True))
-    assert len(inside) == 16
+    assert len(inside) == 12  # and one of them can be attached to shared memory
     codes = []
     for _ in range(5):
         one = raw.bare(bytes([MAGIC]))
@@ -295,9 +295,9 @@ def test_64_open_files(daemon: Daemon, raw: Opener) -> None:
         assert one.ask(wire.Trace(0, id)).id == id
     inside[1].take(100)
     got = [inside[1].until(Message).id for _ in inside]
-    assert inside[1].ask(wire.Ack(0, got)).count == 16
+    assert inside[1].ask(wire.Ack(0, got)).count == 12
     assert inside[0].ask(wire.Stats(0)).fds <= 64
-    assert inside[0].ask(wire.Status(0)).sessions == 16
+    assert inside[0].ask(wire.Status(0)).sessions == 12
     for scanner in flood:
         scanner.close()
     for left in inside[2:]:
