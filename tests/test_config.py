@@ -59,6 +59,13 @@ def test_every_setting_has_an_environment_variable_and_its_default_is_valid() ->
     assert len(set(environ)) == len(KEYS) == len(origins)
 
 
+@pytest.mark.parametrize("said", ["2,3", "[2, 3]", "2 3"])
+def test_a_list_can_be_said_in_the_environment(said: str) -> None:
+    assert load_config(None, {"AGENTD_HIGH_SQPOLL_CORES": said})[0].high.sqpoll_cores == [2, 3]
+    with pytest.raises(ConfigError, match=r"AGENTD_HIGH_SQPOLL_CORES: high\.sqpoll_cores"):
+        load_config(None, {"AGENTD_HIGH_SQPOLL_CORES": "two"})
+
+
 def test_a_bad_value_in_the_file_names_file_key_and_what_was_expected(path: Path) -> None:
     for written, expected in [
         ('max_messages = "many"', "expected int"),

@@ -268,8 +268,11 @@ def _checked(origin: str, key: str, value: Any) -> Any:
     kind = KEYS.get(key)
     if kind is None:
         raise _unknown(origin, key)
+    spoken = isinstance(value, str)
+    if spoken and isinstance(default_of(key), list):  # 2,3 or [2, 3], as the environment and --set can say it
+        value = [part for part in re.split(r"[\s,]+", value.strip("[] ")) if part]
     try:
-        return msgspec.convert(value, kind, strict=not (isinstance(value, str)))
+        return msgspec.convert(value, kind, strict=not spoken)
     except msgspec.ValidationError as error:
         expected = re.sub(r"^Expected ", "expected ", str(error).replace("`", ""))
         raise ConfigError(f"{origin}: {key} = {value!r}: {expected}", f"Default: {default_of(key)!r}.") from None
