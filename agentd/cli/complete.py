@@ -5,7 +5,8 @@ They hand over the table that completion.py makes of the verbs, a line each:
 
     verbs so far | verb, option or word | its name, or place | what it takes | what is to be said of it
 
-What it takes: nothing, some words, ? (anything), @files, or @ and a kind that the daemon knows words of.
+What it takes: nothing, some words, ? (anything), @files, @body (anything, or @ and the name of a file), or @ and a kind
+that the daemon knows words of.
 """
 
 from __future__ import annotations
@@ -138,9 +139,29 @@ def complete(table: Table, words: list[str]) -> list[Choice] | None:
     return _fitting(places.get(str(place), places.get("*", "")), last, given["--as"])
 
 
+def _files(prefix: str) -> list[Choice]:
+    """Names of files behind an @, which no shell completes by itself; of the only directory that fits what is in it
+    too, or the shell would take its name for all."""
+    where, slash, begin = prefix.rpartition("/")
+    try:
+        with os.scandir(where + slash or ".") as entries:
+            fitting = sorted(
+                (f"{where}{slash}{entry.name}", entry.is_dir())
+                for entry in entries
+                if entry.name.startswith(begin) and (begin or not entry.name.startswith("."))
+            )
+    except OSError:
+        return []
+    if len(fitting) == 1 and fitting[0][1] and begin:
+        return [(f"@{fitting[0][0]}/", ""), *_files(f"{fitting[0][0]}/")]
+    return [(f"@{name}/" if is_directory else f"@{name}", "") for name, is_directory in fitting]
+
+
 def _fitting(takes: str, prefix: str, name: str) -> list[Choice] | None:
     if takes == "@files":
         return None
+    if takes == "@body":
+        return _files(prefix[1:]) if prefix.startswith("@") else []
     if not takes.startswith("@"):
         return [(word, "") for word in takes.split()] if takes != "?" else []
     try:

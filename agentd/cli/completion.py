@@ -31,6 +31,8 @@ _TAKES: Final = {
     "re": "@message",
     "socket": "@files",
     "file": "@files",
+    "save": "@files",
+    "body": "@body",
     "command": "@files",
 }
 #: Where the verb says more than the name.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentd.cli import letters, show
+from agentd.cli import files, letters, show
 from agentd.cli.bodies import read_body, takes_body
 from agentd.cli.call import DURATION, Call, argument, option, verb
 
@@ -30,7 +30,8 @@ def _headers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 @verb(
     "agentctl send builder '{\"pr\": 7}' --wait acked\n"
     "git diff | agentctl send reviewer - --ttl 2h\n"
-    "agentctl send builder stop --priority critical --dry-run"
+    "agentctl send builder stop --priority critical --dry-run\n"
+    "agentctl send builder @model.bin --priority high    # of any size, into the directory of its recv --save"
 )
 @argument("to", metavar="TO")
 @takes_body
@@ -60,11 +61,18 @@ def send(
 ) -> int:
     """Send a message to one agent and say what state it reached.
 
-    BODY that is a JSON object or array goes as JSON, any other as text; @FILE reads a file, - reads stdin.
+    BODY that is a JSON object or array goes as JSON, any other as text; @FILE reads a file, - reads stdin. With
+    --priority high @FILE is sent as a file, from disk to disk, and saved there when this ends; --timeout is then how
+    long nothing may move.
     --dry-run says what holds now, and what may change until it is sent; it exits as sending would.
     """
-    value = read_body(body, kind)
+    as_file = files.is_file(body, kind, more["priority"])
+    value = b"" if as_file else read_body(body, kind)
     with call.connect() as me:
+        if as_file and not dry_run:
+            return files.send(call, me, to, body[1:], wait, more | {"re": re})
+        if as_file:
+            more["route"] = "direct"
         about = me.find(re) if re else None
         more |= {"wait": wait or "accepted", "re": about}
         if dry_run:
@@ -73,34 +81,57 @@ def send(
     return letters.show_receipt(call, receipt, to=to)
 
 
-@verb("agentctl recv --wait 45s\nagentctl recv --hold 10m    # then work on it, then: agentctl ack ID")
+@verb(
+    "agentctl recv --wait 45s\nagentctl recv --hold 10m    # then work on it, then: agentctl ack ID\n"
+    "agentctl recv --follow --save incoming/"
+)
 @option("--wait", type=DURATION, default=0.0, metavar="TIME", help="Wait so long for one; not at all by default.")
 @option("--count", type=click.IntRange(1), metavar="N", help="Take up to N.")
 @option("--follow", is_flag=True, help="Take what comes until interrupted.")
 @option("--hold", type=DURATION, metavar="TIME", help="Don't ack: keep it for this agent, so long, to ack later.")
+@option(
+    "--save",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    metavar="DIR",
+    help="Save files that come into DIR, beside what is there; print messages as ever.",
+)
 @option("--share", is_flag=True, help="Take turns with others that take this name's mail and share it too.")
 @option("--replace", is_flag=True, help="Take over from whoever takes this name's mail now.")
 def recv(
-    call: Call, wait: float, count: int | None, follow: bool, hold: float | None, share: bool, replace: bool
+    call: Call,
+    wait: float,
+    count: int | None,
+    follow: bool,
+    hold: float | None,
+    save: str | None,
+    share: bool,
+    replace: bool,
 ) -> int:
     """Take the next message, print it, and ack it once it was printed; exit 1 when there is none.
 
-    A message that could not be printed goes back into the inbox.
+    A message that could not be printed goes back into the inbox. Files come only while --save waits for them.
     """
     from time import monotonic
 
     call.must_name("recv")
     if sys.stdout is None:
         raise click.UsageError("stdout is closed: what is taken could not be shown.")
+    if save is not None and hold is not None:
+        raise click.UsageError("--save and --hold: a file can't be held, it is saved and acked.")
     wanted = count or (None if follow else 1)
     deadline = monotonic() + wait
     taken = 0
     with call.connect(take=True, share=share, replace=replace) as me:
+        if save is not None:
+            me.attach()
         while wanted is None or taken < wanted:
             message = me.receive(timeout=None if follow else max(0.0, deadline - monotonic()))
             if message is None:
                 break
-            _hand_over(call, me, message, hold)
+            if save is not None and message.file is not None:
+                files.take(call, message, save, go_on=follow)
+            else:
+                _hand_over(call, me, message, hold)
             taken += 1
     return 0 if taken else 1
 

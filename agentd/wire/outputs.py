@@ -49,6 +49,8 @@ class Sent(Receipt):
     """The state that a message has reached, and whose it is."""
 
     to: str
+    file: str | UnsetType = UNSET  # the name of the file that was sent
+    size_bytes: int | UnsetType = UNSET  # of that file
 
 
 class Way(Struct):
@@ -70,6 +72,15 @@ class Published(Receipt):
     refused: list[str]
 
 
+class SavedFile(Struct):
+    """A file that came with a message and is saved. The digest is that of its bytes as they were written."""
+
+    name: str  # as its sender calls it, made safe
+    size_bytes: int
+    digest: str  # crc32c: and 8 hexadecimal digits
+    path: str
+
+
 class Taken(Struct):
     """A message, or an event, as its receiver gets it. `body` is what `content` says: text, JSON, base64."""
 
@@ -87,6 +98,7 @@ class Taken(Struct):
     re: Id | UnsetType = UNSET
     hops: int | UnsetType = UNSET
     held: str | UnsetType = UNSET  # recv --hold: how long it is kept for this agent
+    file: SavedFile | UnsetType = UNSET  # recv --save
 
 
 class Missed(Struct):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         """What send_file takes beyond recipient and path."""
 
         name: str | None  # what the receiver is told that it is called
-        timeout: float | None  # for all of it
+        timeout: float | None  # seconds that nothing may move
         wait: State | str  # delivered: it lies there whole; acked: its receiver says that it is done with it
         ttl: float | None  # seconds until nobody need begin to save it
         progress: Progress | None  # called as its bytes are saved

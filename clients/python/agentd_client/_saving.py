@@ -18,6 +18,7 @@ from agentd import _native
 from agentd.wire import records
 from agentd.wire.errors import AgentdError, BadRequest, FileChanged, FileIncomplete, Timeout
 from agentd_client._disk import BlockingDisk, Disk, Job, LoopDisk, Wake
+from agentd_client._sending import deadline
 from agentd_client._target import Target, safe_name
 from agentd_client.message import failure
 from agentd_client.receipt import Call, Steps
@@ -79,7 +80,8 @@ class Saving:
         in_loop: bool,
     ) -> None:
         self._record, self._file, self._target, self._progress = record, file, target, progress
-        self._until = None if timeout is None else monotonic() + timeout
+        self._timeout = timeout
+        self._until = deadline(timeout)
         self._source = record.source
         self._direct = record.source.direct
         self._wake = Wake()
@@ -239,7 +241,8 @@ class Saving:
     def _check_time(self) -> None:
         if self._until is not None and monotonic() >= self._until:
             raise Timeout(
-                f"{self._saved} of {self._file.size} bytes of {self._file.name} came in time", "Nothing of it is kept."
+                f"{self._saved} of {self._file.size} bytes of {self._file.name} came in time",
+                f"Nothing has moved for {self._timeout:g} s, and nothing of it is kept.",
             )
 
     def _say(self, state: int, number: int) -> bool:
@@ -313,6 +316,7 @@ class Saving:
         else:
             self._writes.popleft().end()
         self._saved += written
+        self._until = deadline(self._timeout)
         if self._progress is not None:
             self._progress(self._saved, self._file.size)
 

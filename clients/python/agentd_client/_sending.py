@@ -56,6 +56,11 @@ _KINDS: Final = (
 )
 
 
+def deadline(timeout: float | None) -> float | None:
+    """When it is over, if nothing moves until then."""
+    return None if timeout is None else monotonic() + timeout
+
+
 class Source:
     """The file that is sent, as it was when that began."""
 
@@ -121,7 +126,7 @@ def send_file(
             "Who sends a file waits until it is saved, at least",
             "wait is delivered or acked; for more do it in a task of its own.",
         )
-    until = None if timeout is None else monotonic() + timeout
+    until = deadline(timeout)
     wake = Wake()
     engine = direct.submission.engine
     disk: Disk = BlockingDisk() if engine is None else LoopDisk(engine, wake)
@@ -136,10 +141,11 @@ def send_file(
             channel = yield from direct.channel(to, Priority.HIGH, until)
         except LaneUnavailable as error:
             raise LaneUnavailable(
-                error.message, "A file needs shared memory at both ends; priority normal takes bodies of up to 16 MiB."
+                error.message,
+                "Files need shared memory: `agentctl recv --save DIR` has it; priority normal takes up to 16 MiB.",
             ) from None
         try:
-            sending = Sending(channel, disk, wake, source, offer, progress, until)
+            sending = Sending(channel, disk, wake, source, offer, progress, timeout)
             return (yield from sending.steps(options))
         finally:
             direct.drop(channel, "its file was sent")
@@ -165,17 +171,19 @@ class Sending:
         source: Source,
         offer: records.Offer,
         progress: Progress | None,
-        until: float | None,
+        timeout: float | None,
     ) -> None:
         self._channel, self._disk, self._wake, self._source = channel, disk, wake, source
         self._offer = offer
         self._size = offer.size
         self._progress = progress
-        self._until = until
+        self._timeout = timeout
+        self._until = deadline(timeout)
         self._sent = Sent(0, waits_for=State.ACKED)
         self._position = 0
         self._pieces: deque[_Piece] = deque()
-        self._begun = self._written = self._crc = self._shown = 0
+        self._begun = self._written = self._crc = 0
+        self._shown = -1
         self._is_ended = False
         pool_bytes = channel.shape[3]
         self._pooled = offer.size > channel.max_inline_bytes and pool_bytes >= 4 * _PAGE_BYTES
@@ -262,9 +270,11 @@ class Sending:
 
     def _show(self) -> None:
         saved = self._size if self._sent.whole else min(self._sent.saved, self._size)
-        if self._progress is not None and saved > self._shown:
+        if saved > self._shown:
             self._shown = saved
-            self._progress(saved, self._size)
+            self._until = deadline(self._timeout)
+            if self._progress is not None:
+                self._progress(saved, self._size)
 
     def _receipt(self) -> Receipt:
         self._show()
@@ -292,7 +302,7 @@ class Sending:
         what = "asked for" if self._sent.saved < 0 else "saved"
         return Timeout(
             f"{self._channel.agent} has not {what} {self._offer.name} in time: {saved} of {self._size} bytes",
-            "Nothing of it stays there.",
+            f"Nothing has moved for {self._timeout:g} s, and nothing of it stays there.",
         )
 
     def _give_up(self, error: BaseException) -> None:

@@ -8,11 +8,14 @@ from msgspec import UNSET, Struct
 
 from agentd.wire import messages as wire
 from agentd.wire.bodies import Content, decode_body
+from agentd.wire.errors import BadRequest
 from agentd.wire.messages import Priority
 from agentd.wire.names import id_text
 
 if TYPE_CHECKING:
     from agentd_client._mail import Window
+    from agentd_client._options import FilePath
+    from agentd_client._saving import File
 
 
 class Received(Struct, eq=False):
@@ -123,9 +126,13 @@ class Received(Struct, eq=False):
         return details is not None and details.reply_by is not None
 
     @property
-    def file(self) -> None:
-        """Files come through shared memory alone."""
-        return
+    def file(self) -> File | None:
+        """The file that is offered with it, to be saved; they come through shared memory alone."""
+        return None
+
+    def save(self, path: FilePath, **options: Any) -> Any:
+        """See the messages that offer a file."""
+        raise BadRequest(f"Message {self.id} offers no file", "Its body is what it has: message.body.")
 
     @property
     def expires_at(self) -> float | None:
