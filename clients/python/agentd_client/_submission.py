@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
@@ -185,8 +185,11 @@ class Submission:
         self._copies.discard(copy)
         error = _error(last)
         if self.ring is not None:
-            if error == errno.ECANCELED:  # a step before it failed; else all were done, whatever became of the doorbell
+            if error == errno.ECANCELED:  # a step before the doorbell failed
                 self._by_hand(copy)
+            elif error and not copy.channel.gone:  # the doorbell did; EAGAIN: it is rung
+                with suppress(OSError):
+                    os.eventfd_write(copy.channel.bell_fd, 1)
         elif error or last.result() != len(copy.body):
             self._by_hand(copy)
         else:
