@@ -228,6 +228,8 @@ class Incoming:
     """How many blocks of the sender's pool are not given back: of records that nobody has read, and of views."""
     held_since_ns: int
     """Since when the oldest of them is: monotonic_ns(); 0 where there is none."""
+    holds: Callable[[], None] | None
+    """Called when there is one and was none. To be taken away again: the object is no part of a cycle."""
 
     def settle(self, position: int, state: int, content: int, payload: ReadableBuffer, /) -> None:
         """Tell the sender what became of its record (agentd.wire.records). OSError: EAGAIN where it does not read its

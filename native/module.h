@@ -131,6 +131,7 @@ struct incoming {
     _Atomic int ended; /* nobody writes any more: take it out when it is empty */
     uint32_t n_held;   /* blocks of the sender's pool that were not given back: while there are any it stays mapped */
     struct borrowed *oldest, *newest;
+    PyObject *holds; /* told when it holds one and held none, or None */
 };
 
 static inline struct incoming *incoming_of(struct mailbox_entry *entry)

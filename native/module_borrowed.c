@@ -47,6 +47,18 @@ static void give_back(struct borrowed *self)
         pair_detach(pair);
 }
 
+static void tell_that_it_holds(struct incoming *source)
+{
+    PyObject *told;
+
+    if (source->n_held != 1 || !source->holds || source->holds == Py_None)
+        return;
+    told = PyObject_CallNoArgs(source->holds);
+    if (!told)
+        PyErr_WriteUnraisable(source->holds);
+    Py_XDECREF(told);
+}
+
 struct borrowed *borrow(PyTypeObject *type, struct incoming *incoming, const struct record_reference *reference)
 {
     struct borrowed *self = (struct borrowed *)type->tp_alloc(type, 0);
@@ -59,6 +71,7 @@ struct borrowed *borrow(PyTypeObject *type, struct incoming *incoming, const str
     self->reference = *reference;
     self->since_ns = clock_monotonic_ns();
     list(self);
+    tell_that_it_holds(incoming);
     return self;
 }
 

@@ -176,6 +176,7 @@ static void incoming_dealloc(struct incoming *self)
     if (PyType_HasFeature(type, Py_TPFLAGS_HAVE_GC))
         PyObject_GC_UnTrack(self);
     Py_XDECREF(method_close(self, NULL));
+    Py_CLEAR(self->holds);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -200,6 +201,7 @@ static PyGetSetDef incoming_getset[] = {
 };
 
 static PyMemberDef incoming_members[] = {
+    {"holds", T_OBJECT, offsetof(struct incoming, holds), 0, PyDoc_STR("Told that it holds one again, or None.")},
     {"held", T_UINT, offsetof(struct incoming, n_held), READONLY, PyDoc_STR("Blocks that were not given back.")},
     {"taken", T_ULONGLONG, offsetof(struct incoming, entry.taken), READONLY, PyDoc_STR("How many records.")},
     {"number", T_ULONGLONG, offsetof(struct incoming, entry.pair.shape.number), READONLY, PyDoc_STR("The pair's.")},

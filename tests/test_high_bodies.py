@@ -226,7 +226,10 @@ async def test_pools_are_given_back_when_they_are_idle(daemon: Daemon) -> None:
             assert (await builder.receive(timeout=LONG)).body == b"y" * 8 * MIB  # type: ignore[union-attr]
 
 
-async def test_a_view_that_is_kept_too_long_is_shown(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", ["view", "message"])
+async def test_a_body_that_is_kept_too_long_is_shown(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
     monkeypatch.setattr(_reading, "_KEPT_S", 0.05)
     async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
 
@@ -236,13 +239,29 @@ async def test_a_view_that_is_kept_too_long_is_shown(daemon: Daemon, monkeypatch
         await me.send("builder", b"x" * MIB, priority="high", route="direct")
         message = await builder.receive(timeout=LONG)
         assert message is not None
-        view = message.view()
-        while "keeps 1 view of what planner sent" not in await trouble():
+        view = message.view() if kept == "view" else None
+        while "keeps 1 large body that planner sent" not in await trouble():
             await asyncio.sleep(0.02)
-        view.release()
-        await message.ack()
+        if view is not None:
+            view.release()
+            await message.ack()
+        else:
+            assert len(message.body) == MIB
         while await trouble():
             await asyncio.sleep(0.02)
+
+
+def test_who_keeps_a_view_while_its_thread_does_something_else_is_shown(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reading, "_KEPT_S", 0.05)
+    with blocking.connect("builder", socket=daemon.socket) as builder, builder.receiver("high") as receiver:
+        with blocking.connect("planner", socket=daemon.socket) as me, me.channel("builder", "high") as channel:
+            channel.send(b"x" * MIB)
+            message = receiver.receive(LONG)
+            assert message is not None
+            with message.view():  # and no call of builder's
+                wait_until(lambda: any("keeps 1 large" in agent.trouble for agent in me.agents().agents), "it is named")
 
 
 def test_the_blocking_face_sends_and_reads_them_too(daemon: Daemon) -> None:

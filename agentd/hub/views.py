@@ -65,7 +65,8 @@ def _trouble(agent: Agent, now: float, oldest_s: float | None, limits: InboxLimi
         found.append(f"holds {_count(agent.held_count, 'message')}, gets no more until it settles some")
     for pair in [pair for session in agent.sessions for pair in session.reads_from.values() if pair.kept]:
         kept_s = now - pair.kept_since
-        found.append(f"keeps {_count(pair.kept, 'view')} of what {pair.sender_name} sent, for {kept_s:.0f} s")
+        bodies = "1 large body" if pair.kept == 1 else f"{pair.kept} large bodies"
+        found.append(f"keeps {bodies} that {pair.sender_name} sent, for {kept_s:.0f} s")
     if refused := agent.refused.seen(now):
         found.append(f"{_count(refused, 'send', 'refused')}, the last {now - agent.refused.at:.0f} s ago")
     if agent.dead:

@@ -275,6 +275,7 @@ class Introductions:
         incoming.relays = packet.relays
         incoming.direct = self
         incoming.reading = reading
+        incoming.holds = reading.holds
         incoming.memory_fd = memory
         incoming.process_fd = process[0] if process else -1
         incoming.bells = self._bells[-1]

@@ -328,7 +328,6 @@ class DirectRecord(_native.Record):
     def view(self) -> _native.View:
         """The body where it lies, to read without a copy: `with message.view() as data:`. A large one is memory that is
         shared with its sender, who may send no more of them while it is kept."""
-        self.source.reading.viewed()
         return super().view()
 
     def __repr__(self) -> str:

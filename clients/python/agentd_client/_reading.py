@@ -114,13 +114,15 @@ class Reading:
         self.direct.watcher.say(grants.Measured(self.number, taken - self._told_taken, self.mailbox.samples()))
         self._told_taken = taken
 
-    def viewed(self) -> None:
-        """Somebody reads a body where it lies: agentd is told of it if that lasts."""
+    def holds(self) -> None:
+        """A large body is read where it lies, or waits for that: agentd is told of it if that lasts."""
         if not self._watches:
             self._watches = True
-            self.direct.later(_KEPT_S, self._look_for_kept)
+            watcher = self.direct.watcher
+            watcher.soon(lambda: watcher.later(_KEPT_S, self._look_for_kept))
 
     def _look_for_kept(self) -> None:
+        """In the watcher's thread: who keeps one may be at something else for long."""
         self._watches = False
         keeps = False
         for incoming in self.direct.incomings(self):
@@ -132,7 +134,7 @@ class Reading:
                 incoming.is_kept = not self.direct.watcher.say(grants.Kept(incoming.number, 0, 0.0))
             keeps = keeps or blocks > 0 or incoming.is_kept
         if keeps and not self.mailbox.closed:
-            self.viewed()
+            self.holds()
 
     def read_no_more(self) -> bool:
         """Have the reader's thread come out. Whether nobody is in the mailbox any more."""
