@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
+from typing import Any
 
 import pytest
 from commands import Agentctl
 from daemons import Daemon
 from peers import peer
 
+from agentd.lanes.relay import Relay
 from agentd_client import Client, Priority, State, blocking, connect, errors
 
 LONG = 20.0
@@ -127,3 +130,33 @@ async def test_a_killed_receivers_relayed_messages_are_dead_or_unknown(daemon: D
             for thread in threads:
                 await asyncio.to_thread(thread.join, LONG)
         assert states == {"taken": State.UNKNOWN, "left": State.DEAD}
+
+
+class Refusing:
+    """A channel that takes nothing."""
+
+    max_inline_bytes = 1000
+    max_body_bytes = 10_000
+
+    def __init__(self, lent: int) -> None:
+        self.lent = lent
+
+
+@pytest.mark.parametrize(
+    ("error", "size", "lent", "code", "said"),
+    [
+        (errno.EAGAIN, 10, 3, "backpressure", "ring is full"),
+        (errno.EAGAIN, 2000, 3, "backpressure", "keeps so many large bodies"),
+        (errno.EAGAIN, 2000, 0, "backpressure", "ring is full"),
+        (errno.ENOMEM, 2000, 0, "limit_reached", "No memory for a body of 2000 bytes"),
+        (errno.ENOSPC, 2000, 0, "limit_reached", "No memory"),
+        (errno.EBUSY, 10, 0, "backpressure", "is paused"),
+        (errno.ESHUTDOWN, 10, 0, "absent", "has left"),
+    ],
+)
+def test_what_a_relay_refuses_is_named_for_what_it_is(error: int, size: int, lent: int, code: str, said: str) -> None:
+    hub: Any = None
+    channel: Any = Refusing(lent)
+    with pytest.raises(errors.AgentdError, match=said) as caught:
+        Relay(hub, channel, "builder", Priority.HIGH, 4096).refuse(error, size)
+    assert caught.value.code == code

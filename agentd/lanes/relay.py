@@ -14,7 +14,7 @@ from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACKED, DELIVERED, EXPIRED, Entry
 from agentd.wire import choice
 from agentd.wire.bodies import Content
-from agentd.wire.errors import Absent, AgentdError, Backpressure
+from agentd.wire.errors import Absent, AgentdError, Backpressure, LimitReached
 from agentd.wire.messages import Priority
 from agentd.wire.records import ASKED, CODES, DIED, STOP, VERDICT_BYTES, encode_details, verdict_text
 from agentd.wire.records import EXPIRED as TOO_LATE
@@ -65,12 +65,16 @@ class Relay:
         raise self._refusal(error, size)
 
     def _refusal(self, error: int, size: int) -> AgentdError:
+        if error == errno.EAGAIN and self._channel.lent and size > self._channel.max_inline_bytes:
+            return self._full(f"{self._agent} keeps so many large bodies that {size} bytes have no room beside them")
         if error == errno.EAGAIN:
             return self._full(f"{self._agent}'s ring is full: it does not take its {self._lane.value} messages")
         if error == errno.EMSGSIZE:
             return choice.refusal("direct_large", size_bytes=size, to=self._agent, limit_bytes=self._room)
         if error == errno.EBUSY:
             return Backpressure(f"{self._agent} is paused", retry_after=_RETRY_S)
+        if error in (errno.ENOSPC, errno.ENOMEM):
+            return LimitReached(f"No memory for a body of {size} bytes", "Nothing was sent; priority normal takes it.")
         return Absent(f"{self._agent} has left", "CRITICAL and HIGH reach live agents only.")
 
     def _full(self, what: str) -> Backpressure:
