@@ -15,7 +15,7 @@ from daemons import Daemon, wait_until
 from filing import LONG, MIB, content, file, offered, open_files, two
 from peers import peer
 
-from agentd_client import connect, errors
+from agentd_client import blocking, connect, errors
 from agentd_client._sending import WINDOW_BYTES
 
 SIZE = WINDOW_BYTES + 4 * MIB
@@ -329,3 +329,47 @@ async def test_what_is_not_the_files_ends_it(daemon: Daemon, tmp_path: Path, inb
                 with pytest.raises(errors.FileIncomplete):
                     await saving
         assert left_in(inbox) == []
+
+
+@pytest.mark.parametrize("face", ["loop", "thread"])
+async def test_what_a_disk_does_in_parts_is_done_in_full(
+    daemon: Daemon, tmp_path: Path, inbox: Path, face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As file systems over a network read and write."""
+    daemon.config(high={"io_uring": False})
+    read, write = os.preadv, os.pwritev
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: read(fd, [buffers[0][: 1 << 19]], at))
+    monkeypatch.setattr(os, "pwritev", lambda fd, buffers, at: write(fd, [buffers[0][:300_001]], at))
+    data = content(5 * MIB + 3)
+    source = file(tmp_path, "source", data)
+    async with two(daemon) as (builder, me):
+        if face == "loop":
+            sending = asyncio.create_task(me.send_file("builder", source, timeout=LONG))
+            await (await offered(builder)).save(inbox)
+            await sending
+        else:
+
+            def send() -> None:
+                with blocking.connect("other", socket=daemon.socket) as other:
+                    other.send_file("builder", source, timeout=LONG)
+
+            with builder.receiver("high") as receiver:
+                sent = asyncio.create_task(asyncio.to_thread(send))
+                message = await asyncio.to_thread(receiver.receive, LONG)
+                assert message is not None
+                await asyncio.to_thread(message.save, inbox)
+            await sent
+    assert (inbox / "source").read_bytes() == data
+
+
+async def test_a_message_of_a_client_that_has_left_saves_nothing(daemon: Daemon, tmp_path: Path, inbox: Path) -> None:
+    source = file(tmp_path, "source", content(100))
+    async with connect("planner", socket=daemon.socket) as me:
+        async with connect("builder", socket=daemon.socket) as builder:
+            sending = asyncio.create_task(me.send_file("builder", source, timeout=LONG))
+            message = await offered(builder)
+        with pytest.raises(errors.FileIncomplete, match="left"):
+            await message.save(inbox)
+        with pytest.raises(errors.ReceiverGone):
+            await sending
+    assert left_in(inbox) == []

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: How often it is looked whether another thread has let go of the pair, and how long what is said of a file waits
 #: for room.
 _LOOK_S: Final = 0.0002
+_GONE_S: Final = 0.05
 _NUMBER_BYTES: Final = 8
 
 
@@ -171,8 +172,9 @@ class Saving:
         self._direct.watcher.soon(take_over)
         while source.saving is not self:
             call = self._wake.renew()
+            self._is_stopped = self._is_stopped or self._direct.closed
             self._check()
-            yield call, self._until
+            yield call, monotonic() + _GONE_S  # that thread may have ended
             self._check_time()
 
     def _unwatch(self) -> None:

@@ -156,8 +156,9 @@ def send_file(
 class _Piece:
     """A part of the file that is being read."""
 
-    def __init__(self, block: _native.Block | None, buffer: memoryview, job: Job) -> None:
-        self.block, self.buffer, self.job = block, buffer, job
+    def __init__(self, block: _native.Block | None, buffer: memoryview, offset: int, job: Job) -> None:
+        self.block, self.buffer, self.offset, self.job = block, buffer, offset, job
+        self.filled = 0
 
 
 class Sending:
@@ -245,17 +246,22 @@ class Sending:
         size = min(self._piece_bytes, self._size - self._begun)
         block = self._channel.allocate(size) if self._pooled else None
         buffer = memoryview(bytearray(size)) if block is None else block.buffer
-        self._pieces.append(_Piece(block, buffer, self._disk.read(self._source.fd, buffer, self._begun)))
+        job = self._disk.read(self._source.fd, buffer, self._begun)
+        self._pieces.append(_Piece(block, buffer, self._begun, job))
         self._begun += size
 
     def _hand_over(self) -> None:
-        """The first piece, which has been read, is the receiver's."""
+        """The first piece, if all of it has been read, is the receiver's."""
         piece = self._pieces[0]
-        size = len(piece.buffer)
-        read = piece.job.outcome()
-        if read < size:
-            self._source.check_unchanged(self._written + read)
-            raise FileChanged(f"{self._source.path} ended after {self._written + read} bytes", "Send it again.")
+        if piece.filled < len(piece.buffer):
+            read = piece.job.outcome()
+            piece.filled += read
+            if not read:
+                self._source.check_unchanged(piece.offset + piece.filled)
+            if piece.filled < len(piece.buffer):  # as some file systems read
+                rest = piece.buffer[piece.filled :]
+                piece.job = self._disk.read(self._source.fd, rest, piece.offset + piece.filled)
+                return
         crc = _native.crc32c(piece.buffer, self._crc)
         if piece.block is None:
             self._channel.ask(bytes(piece.buffer), 0, 0, b"", 0)
@@ -263,7 +269,7 @@ class Sending:
             self._channel.send_block(piece.block, 0, 0, b"", 0)
         self._crc = crc
         self._pieces.popleft().buffer.release()
-        self._written += size
+        self._written += piece.filled
 
     def _say_end(self, end: records.End) -> None:
         self._channel.ask(b"", 0, 0, records.encode_file(None, end=end), 0)
