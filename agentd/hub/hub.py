@@ -42,7 +42,7 @@ class Hub:
         self.router = Router(
             config, self.deadlines, self.agents, self.receipts, self.inboxes, self.requests, self.topics, self.rates
         )
-        self.pairs = Pairs(config.direct, first_id >> 32)
+        self.pairs = Pairs(config.direct, first_id >> 22)  # milliseconds, about
         self.sessions: set[Session] = set()
 
     def join(self, session: Session, verb: Join, now: float) -> None:

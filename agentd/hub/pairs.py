@@ -12,8 +12,8 @@ from agentd.wire.messages import Priority
 
 #: A number is part of the ids of the pair's messages, which have this much room for it (native/record.h).
 _NUMBERS: Final = 1 << 23
-#: One second's start is so far from the next one's, the golden section of them all: a daemon that follows another one
-#: soon does not give numbers that pairs of that one still have.
+#: One millisecond's start is so far from the next one's, the golden section of them all: a daemon that follows another
+#: one soon, be it within a second, does not give numbers that pairs of that one still have.
 _STRIDE: Final = 5_184_443
 
 
