@@ -14,6 +14,9 @@ from filing import MIB, content, digest, file
 from agentd.cli import complete
 from agentd.cli.completion import table
 
+#: What a send that waits for nothing may say: the receiver acks at about that time.
+REACHED = ("delivered", "acked")
+
 
 @pytest.fixture
 def inbox(tmp_path: Path) -> Path:
@@ -41,7 +44,8 @@ def test_a_file_goes_from_disk_to_disk(agentctl: Agentctl, tmp_path: Path, inbox
     file(tmp_path, "build.log", data)
     taking = saver(agentctl, "--json")
     sent = agentctl("send", "builder", "@build.log", "--priority", "high", "--json", name="planner", status=0)
-    assert (sent.json["state"], sent.json["route"], sent.json["file"]) == ("delivered", "direct", "build.log")
+    assert sent.json["state"] in REACHED
+    assert (sent.json["route"], sent.json["file"]) == ("direct", "build.log")
     taken = taking.result()
     assert taken.status == 0 and not taken.err
     assert taken.json["file"] == {
@@ -61,7 +65,7 @@ def test_what_is_there_stays_and_messages_are_printed(agentctl: Agentctl, tmp_pa
     agentctl("send", "builder", "@a", "--priority", "high", "--wait", "acked", name="planner", status=0)
     agentctl("send", "builder", "hello", name="planner", status=0)
     out = agentctl("send", "builder", "@a", "--priority", "high", name="planner", status=0).out
-    assert "delivered" in out and "file a" in out
+    assert any(state in out for state in REACHED) and "file a" in out
     taken = taking.result()
     assert taken.status == 0, taken.err
     assert f"saved {inbox}/a.1" in taken.out and f"saved {inbox}/a.2" in taken.out and "hello" in taken.out
@@ -72,7 +76,8 @@ def test_a_terminal_sees_a_bar_and_nobody_else(agentctl: Agentctl, tmp_path: Pat
     file(tmp_path, "a", content(9 * MIB))
     taking = saver(agentctl)
     shown = agentctl.on_terminal("send", "builder", "@a", "--priority", "high", name="planner")
-    assert "a to builder" in shown.out and "100%" in shown.out and "delivered" in shown.out
+    assert "a to builder" in shown.out and "100%" in shown.out
+    assert any(state in shown.out for state in REACHED)
     assert not taking.result().err
 
 
