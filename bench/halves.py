@@ -1,4 +1,4 @@
-"""Two processes that share memory and talk by a direct lane: what sleeper.py and large_ends.py begin with."""
+"""Two processes that share memory and talk by a direct lane: what sleeper.py, large_ends.py and file_ends.py share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import mmap
 import os
 import signal
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from time import perf_counter_ns
 from typing import Any, Final
 
 from agentd.wire.errors import AgentdError
@@ -22,10 +24,11 @@ def words() -> memoryview:
     return memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
 
 
-def split(first_core: int, last_core: int) -> int:
-    """Fork, before anything is opened: 0 in the second half, which dies with the first. Each has its core."""
+def split(*cores: int) -> int:
+    """Fork, before anything is opened: 0 in the second half, which dies with the first. Each has its core, of two."""
     second_pid = os.fork()
-    os.sched_setaffinity(0, {first_core if second_pid else last_core})
+    if cores:
+        os.sched_setaffinity(0, {cores[0] if second_pid else cores[1]})
     if not second_pid:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return second_pid
@@ -51,3 +54,21 @@ async def until_taken(words: memoryview, place: int, number: int) -> int:
             raise SystemExit(f"message {number} was not taken")
         await asyncio.sleep(0.0005)
     return int(words[place + 1])
+
+
+@contextmanager
+def longest_callback() -> Iterator[list[int]]:
+    """The longest that a callback or a task's step of this loop took, in nanoseconds."""
+    longest = [0]
+    run, clock = asyncio.events.Handle._run, perf_counter_ns
+
+    def timed(handle: asyncio.Handle) -> None:
+        start = clock()
+        run(handle)
+        longest[0] = max(longest[0], clock() - start)
+
+    asyncio.events.Handle._run = timed  # type: ignore[assignment,method-assign]
+    try:
+        yield longest
+    finally:
+        asyncio.events.Handle._run = run  # type: ignore[method-assign]

@@ -10,6 +10,7 @@ asleep      from Python, asleep: asyncio to asyncio, beside an eventfd and a fut
 bodies      from Python, asleep: 64 B, 64 KiB and 1 MiB beside pyzmq, zenoh and iceoryx2 in their event-driven modes
             (bodies.py)
 large       16 MiB without holding the loop, loans, bursts (large.py)
+files       1 GiB from disk to disk, beside sendfile and splice (files.py)
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import bodies
 import chunks
 import core
 import doorbells
+import files
 import large
 import report
 from python_ends import PythonEnds
 from results import SMALL_BYTES, Results
 
 AWAKE: Final = ("core", "python")
-PARTS: Final = (*AWAKE, "doorbells", "asleep", "bodies", "large")
+PARTS: Final = (*AWAKE, "doorbells", "asleep", "bodies", "large", "files")
 #: What to call it: its lane, and what critical.c does.
 TRIPS: Final = {
     "cache line": ("critical", "floor"),
@@ -129,6 +131,8 @@ class Bench:
             return asleep.Asleep(self.result, "high", self.home, seconds, play)
         if name == "large":
             return large.Large(self.result, self.home, seconds, play)
+        if name == "files":
+            return files.Files(self.result, self.home)
         return bodies.Bodies(self.result, self.chosen, self.home)
 
 

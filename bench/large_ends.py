@@ -21,8 +21,7 @@ import os
 import random
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Final
@@ -70,7 +69,7 @@ class Sender:
         number = words[_TAKEN]
         body = _body(number, size_bytes)
         await asyncio.sleep(random.uniform(*_PAUSE_S))
-        with _longest_callback() as longest_ns:
+        with halves.longest_callback() as longest_ns:
             start = clock()
             self._channel.send(body)
             call_ns = clock() - start
@@ -115,24 +114,6 @@ class Sender:
             ((what, wanted),) = json.loads(line).items()
             verb = getattr(self, what)
             print(json.dumps(await (verb(wanted) if what == "burst" else verb(*wanted))), flush=True)
-
-
-@contextmanager
-def _longest_callback() -> Iterator[list[int]]:
-    """The longest that a callback or a task's step of this loop took, in nanoseconds."""
-    longest = [0]
-    run, clock = asyncio.events.Handle._run, perf_counter_ns
-
-    def timed(handle: asyncio.Handle) -> None:
-        start = clock()
-        run(handle)
-        longest[0] = max(longest[0], clock() - start)
-
-    asyncio.events.Handle._run = timed  # type: ignore[assignment,method-assign]
-    try:
-        yield longest
-    finally:
-        asyncio.events.Handle._run = run  # type: ignore[method-assign]
 
 
 def _body(number: int, size_bytes: int) -> bytes:

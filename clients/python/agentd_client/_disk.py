@@ -106,7 +106,7 @@ class LoopDisk:
     """While the loop goes on: by its io_uring, else by its threads. What is under way is never cancelled: it ends by
     itself, and only then its descriptor is closed, which would else be somebody else's by the time it is used."""
 
-    depth: Final = 3
+    depth: Final = 4
 
     def __init__(self, engine: Engine, wake: Wake) -> None:
         import asyncio

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from agentd_client._options import FilePath, Progress
 
 #: Read and written at a time, and how many bytes are between both at most: what fits into caches is fastest.
-PIECE_BYTES: Final = 2 << 20
+PIECE_BYTES: Final = 512 << 10
 WINDOW_BYTES: Final = 8 << 20
 _PAGE_BYTES: Final = 4096
 #: What the details of an offer or an end may take of a record.
@@ -223,7 +223,8 @@ class Sending:
             return self._until  # nobody has asked for it
         size, disk = self._size, self._disk
         try:
-            while self._begun < size and len(self._pieces) < disk.depth and self._begun - saved < self._window:
+            can_begin = self._begun < size and len(self._pieces) < disk.depth and self._begun - saved < self._window
+            if can_begin:
                 self._begin()
                 if disk.depth == 1:
                     self._hand_over()
@@ -240,7 +241,9 @@ class Sending:
             self._channel.look()  # it may have said why
             if not self._sent.settled:
                 raise self._gone(error.message) from None
-        return self._until
+            return self._until
+        # One block at a time: a new one is filled with zeros first, and the loop's other callbacks go on between two.
+        return monotonic() if can_begin else self._until
 
     def _begin(self) -> None:
         size = min(self._piece_bytes, self._size - self._begun)
