@@ -1,0 +1,32 @@
+/*
+ * What a journal still holds after a crash. SPDX-License-Identifier: MIT
+ *
+ * The records are read one after the other, by pread, from the segment of the start on. At the first place where there
+ * is no valid record, and which is no lawful end of a segment, every later place of this segment and those behind it is
+ * tried. Valid is a record whose position is where it lies, whose checksum is right, and whose sequence is greater than
+ * that of the last good one.
+ *   - One of them says, in its synced_upto, that the bad place was on disk, or the start says so: it is damage. It is
+ *     reported and left alone, and reading goes on with the first of them.
+ *   - None does: here the end begins that was never synced, whatever is valid in it. From here to the last valid record
+ *     everything is copied to broken-POSITION and removed, and that is synced, before anything is appended.
+ * So what remains is a prefix of what was appended, but for damage that is reported, and has all that was synced.
+ *
+ * A segment that is missing between others is damage. It can't come of a crash: names are on disk before records are.
+ *
+ * What was found behind the last place that is known to be on disk is written once more, and synced: a page that the
+ * kernel failed to write looks as if it had been. Interrupted anywhere, it begins again from the same or a later state.
+ */
+#ifndef AGENTD_RECOVERY_H
+#define AGENTD_RECOVERY_H
+
+#include "journal.h"
+
+/*
+ * Fill in segments, sequence, tail, flushed, synced of a journal whose files, directory, shape and id are known, and
+ * bring the directory in order unless it is read-only. `numbers` are those of the segments there are, ascending. The
+ * journal has no segment when none is left. 0 or -errno.
+ */
+int recovery_run(
+    struct journal *journal, const struct journal_shape *shape, const uint64_t *numbers, size_t n_numbers);
+
+#endif
