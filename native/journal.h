@@ -39,7 +39,7 @@
  *     flags        0
  *
  * Zeros are no record. Behind the last record of a segment may be anything that is not a record of this place: the next
- * one is the first of the next segment, if that has the next sequence. A record takes a quarter of a segment at most.
+ * one is the first of the next segment, if that has the next sequence. A record takes a third of a segment at most.
  *
  * Durability. The kernel writes the pages of a mapped file in any order, so after a crash a record may be whole though
  * one before it is not. synced_upto tells damage from the end: see recovery.h. Two rules make it true:
@@ -95,20 +95,25 @@ struct journal {
     uint8_t id[SEGMENT_ID_BYTES];
     uint64_t segment_bytes;
 
-    /* Oldest first; the last is appended to. Numbers may be missing. A read-only journal may have none. */
+    /* Oldest first; the last is appended to. Numbers may be missing; a journal without a record may have none. */
     struct segment *segments;
     size_t n_segments, segments_room;
-    struct segment next; /* the one after the last, opened ahead of need; number 0: not yet */
+    uint64_t next_number; /* of the segment after the last */
+    struct segment next;  /* that segment, opened ahead of need; number 0: not yet */
 
     uint64_t sequence; /* of the last record */
     uint64_t tail;     /* where the next record goes, if it still fits there */
+    uint64_t limit;    /* where the room for it ends: of the last segment, or the tail when none can be appended to */
     uint64_t flushed;  /* what lies before it can be read */
     uint64_t synced;   /* what lies before it is on disk */
     int poisoned;      /* -errno of what poisoned it, or 0 */
     bool syncing;      /* between journal_sync_begin() and journal_sync_end() */
 
-    uint8_t *gathered; /* records that are not yet in the file: they go there at `flushed` */
-    uint64_t n_gathered, gather_room;
+    uint8_t *gathered; /* NULL: none ever was. Records that are not in the file yet: they go there at `flushed` */
+    uint64_t n_gathered;
+
+    /* What was read last: whose sequence says whether a segment ends behind it. */
+    uint64_t read_to, read_sequence;
 };
 
 /*
@@ -126,7 +131,7 @@ int journal_close(struct journal *journal);
 /* The largest body. */
 static inline uint32_t journal_max_size(const struct journal *journal)
 {
-    return (uint32_t)(journal->segment_bytes / SEGMENT_LARGEST_PART) - JOURNAL_HEADER_BYTES;
+    return ((uint32_t)(journal->segment_bytes / SEGMENT_LARGEST_PART) & ~7u) - JOURNAL_HEADER_BYTES;
 }
 
 /* Where its first record is, if there is any. */
@@ -186,10 +191,13 @@ int journal_read(struct journal *journal, uint64_t position, struct journal_reco
  */
 int journal_retire(struct journal *journal, uint64_t position, unsigned keep);
 
-/* Which segment to prepare next: journal_needs_prepare() says that nobody has. It finds what another thread made. */
+/*
+ * Which segment to prepare next; and whether nobody has: then segment_prepare() it, in another thread if there is one,
+ * or an append will, on the spot. It finds and opens what another thread made. So a new journal has no segment at all.
+ */
 static inline uint64_t journal_next_number(const struct journal *journal)
 {
-    return journal->n_segments ? journal->segments[journal->n_segments - 1].number + 1 : 1;
+    return journal->next_number;
 }
 bool journal_needs_prepare(struct journal *journal);
 

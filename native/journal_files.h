@@ -52,7 +52,7 @@ struct journal_files {
 /* The kernel's. `point` is NULL. */
 extern const struct journal_files journal_files_kernel;
 
-/* What a step is called in journal_points[], for those who sweep them. */
+/* Here it matters what is left when the process dies. */
 static inline void journal_point(const struct journal_files *files, const char *name)
 {
     if (__builtin_expect(files->point != NULL, 0))
@@ -66,9 +66,21 @@ static inline void journal_point(const struct journal_files *files, const char *
 int journal_write(const struct journal_files *files, int fd, const void *bytes, size_t size, uint64_t offset);
 int journal_read_file(const struct journal_files *files, int fd, void *bytes, size_t size, uint64_t offset);
 
-/* As the calls of the table, repeated when interrupted. */
+/*
+ * As the calls of the table, repeated when interrupted. What a filesystem does not have, allocating or syncing a
+ * directory, is no error.
+ */
 int journal_open_file(const struct journal_files *files, int directory, const char *name, int flags);
-int journal_sync_file(const struct journal_files *files, int fd);
+int journal_allocate(const struct journal_files *files, int fd, uint64_t bytes);
 int journal_sync_directory(const struct journal_files *files, int directory);
+
+/*
+ * Not repeated: any error is final, an interruption too, which may have taken the place of another error. What was not
+ * written may be gone from memory, and the next call would know of nothing.
+ */
+static inline int journal_sync_file(const struct journal_files *files, int fd)
+{
+    return files->fdatasync(files->context, fd);
+}
 
 #endif

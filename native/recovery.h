@@ -22,11 +22,10 @@
 #include "journal.h"
 
 /*
- * Fill in segments, sequence, tail, flushed, synced of a journal whose files, directory, shape and id are known, and
- * bring the directory in order unless it is read-only. `numbers` are those of the segments there are, ascending. The
- * journal has no segment when none is left. 0 or -errno.
+ * Of a journal whose files, directory and segments (their numbers, ascending, at least one) are known: fill in id, seed,
+ * the segments up to the last with records, sequence, tail, flushed, synced and next_number, and bring the directory in
+ * order unless the journal is read-only. 0 or -errno: then nothing is lost, and it can be tried again.
  */
-int recovery_run(
-    struct journal *journal, const struct journal_shape *shape, const uint64_t *numbers, size_t n_numbers);
+int recovery_run(struct journal *journal, const struct journal_shape *shape);
 
 #endif

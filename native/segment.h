@@ -19,7 +19,7 @@
 #define SEGMENT_MIN_BYTES SEGMENT_GRAIN
 #define SEGMENT_MAX_BYTES (UINT64_C(2) << 30)
 #define SEGMENT_MAX_NUMBER UINT32_MAX
-#define SEGMENT_LARGEST_PART 4u /* a record takes at most this part of a segment */
+#define SEGMENT_LARGEST_PART 3u /* a record takes at most this part of a segment */
 #define SEGMENT_ID_BYTES 16u
 #define SEGMENT_SPARES 2u       /* retired segments that wait to be used again, at most */
 #define SEGMENT_NAME_BYTES 40u  /* of any file of the journal, with the zero behind it */
@@ -33,6 +33,7 @@ struct segment {
     uint64_t prefaulted;    /* offset to which its pages are in the map: of the last segment only */
     int fd;                 /* -1: closed. Open while records may be appended or must still be synced */
     bool writable;          /* the map */
+    bool bad_header;        /* it can't be appended to, but what is valid in it is read */
 };
 
 /* Whether segments may have that many bytes. */
@@ -43,7 +44,8 @@ void segment_name(char *name, uint64_t number);
 
 /*
  * Make segment `number` ready: it has its final name, its header, and room on the disk, and all of that is synced, the
- * directory too. A spare is used again if there is one, else it is made of zeros. 0, also when there already is such a
+ * directory too. A spare is used again if there is one, else
+ * it is made of zeros. 0, also when there already is such a
  * segment; -errno, and nothing is left behind: -ENOSPC, -EDQUOT, -EIO, …
  *
  * Two may prepare the same number at once, in two threads, if `maker` differs (0 and 1): the second finds it done.
@@ -66,21 +68,24 @@ struct segment_identity {
  */
 int segment_identify(const struct journal_files *files, int fd, struct segment_identity *identity);
 
+/* Whether the segment of that number, if it is there, is there to stay: 0, or -EAGAIN while its maker is not done. */
+int segment_is_ready(const struct journal_files *files, int directory, uint64_t number);
+
 /*
- * Open segment `number`, and map it to be read or appended to. -ENOENT; -EILSEQ when it is not what its name says, or
- * of another journal; -errno. Its `end` is not known.
+ * Open segment `number` to append to it, and map it. -ENOENT; -EILSEQ when it is not what its name says, or is of
+ * another journal; -errno. Its `end` is not known.
  */
 int segment_open(
     const struct journal_files *files, int directory, const uint8_t id[SEGMENT_ID_BYTES], uint64_t number,
-    bool writable, struct segment *segment);
+    struct segment *segment);
 
-/* Map the file of a segment that has no map. 0 or -errno; the file is opened for it and closed again. */
+/* Map the file of a segment that has no map, to be read. 0 or -errno; the file is opened for it and closed again. */
 int segment_map(const struct journal_files *files, int directory, struct segment *segment);
 
 /* Give up map and descriptor. */
 void segment_close(const struct journal_files *files, struct segment *segment);
 
-/* Take it out of the directory: as a spare while there are fewer than `keep`, else for good. The caller syncs. */
+/* Take it out of the directory: for good, or to be one of `keep` spares. The caller syncs the directory. */
 int segment_retire(const struct journal_files *files, int directory, uint64_t number, unsigned keep);
 
 /* Remove what an interrupted segment_prepare() left. Only when nobody prepares. */
