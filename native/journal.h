@@ -67,7 +67,8 @@
 /* Of the last segment, so much ahead of the tail is in the map before it is stored to. */
 #define JOURNAL_PREFAULT_BYTES (UINT64_C(1) << 20)
 
-/* What recovery found and did. `position` and `bytes` say where, in the journal's own positions and the files' bytes. */
+/* What recovery found and did. `position` and `bytes` say where, in the journal's own positions and the files' bytes.
+ */
 enum journal_finding {
     JOURNAL_SKIPPED,   /* damaged, and left where it is: what comes after it is kept */
     JOURNAL_CUT,       /* the end, never synced and not whole: copied to broken-POSITION and removed */
@@ -79,9 +80,9 @@ typedef void journal_report(void *context, enum journal_finding finding, uint64_
 
 struct journal_shape {
     uint64_t segment_bytes; /* of segments that are made from now on; 0: the default */
-    uint64_t start;         /* everything before this position is known to be on disk, and is not looked at; 0: all is */
-    bool read_only;         /* look, report what would be done, change nothing; needs no lock */
-    bool gathers;           /* never store into a map; set by itself where the filesystem copies on write */
+    uint64_t start; /* everything before this position is known to be on disk, and is not looked at; 0: all is */
+    bool read_only; /* look, report what would be done, change nothing; needs no lock */
+    bool gathers;   /* never store into a map; set by itself where the filesystem copies on write */
     journal_report *report; /* NULL: nobody is told */
     void *report_context;
 };
@@ -187,7 +188,8 @@ int journal_read(struct journal *journal, uint64_t position, struct journal_reco
 
 /*
  * Forget the segments that lie wholly before `position`, as far as they are synced and later records are too; up to
- * `keep` of them (SEGMENT_SPARES at most) are kept to be used again. How many went, or -errno: those that went are gone.
+ * `keep` of them (SEGMENT_SPARES at most) are kept to be used again. How many went, or -errno: those that went are
+ * gone.
  */
 int journal_retire(struct journal *journal, uint64_t position, unsigned keep);
 

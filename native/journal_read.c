@@ -100,8 +100,8 @@ static int read_at(
 }
 
 /* A segment has ended with that sequence: is the first record of those behind it the next one? As journal_read(). */
-static int read_first_behind(
-    struct journal *journal, size_t i, uint64_t position, struct journal_record *record, uint64_t *next)
+static int
+read_first_behind(struct journal *journal, size_t i, uint64_t position, struct journal_record *record, uint64_t *next)
 {
     uint64_t sequence = journal->segments[i].last_sequence;
     int error;

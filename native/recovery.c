@@ -271,7 +271,8 @@ static int identify_all(struct walk *walk)
     return 0;
 }
 
-/* Where the walk begins: at the first record of the start's segment, so that the last sequence is known at the start. */
+/* Where the walk begins: at the first record of the start's segment, so that the last sequence is known at the start.
+ */
 static void begin(struct walk *walk)
 {
     const struct segment *segments = walk->scan.segments;

@@ -22,9 +22,9 @@
 #include "journal.h"
 
 /*
- * Of a journal whose files, directory and segments (their numbers, ascending, at least one) are known: fill in id, seed,
- * the segments up to the last with records, sequence, tail, flushed, synced and next_number, and bring the directory in
- * order unless the journal is read-only. 0 or -errno: then nothing is lost, and it can be tried again.
+ * Of a journal whose files, directory and segments (their numbers, ascending, at least one) are known: fill in id,
+ * seed, the segments up to the last with records, sequence, tail, flushed, synced and next_number, and bring the
+ * directory in order unless the journal is read-only. 0 or -errno: then nothing is lost, and it can be tried again.
  */
 int recovery_run(struct journal *journal, const struct journal_shape *shape);
 

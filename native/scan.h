@@ -44,7 +44,8 @@ static inline uint64_t scan_position(const struct scan *scan, struct scan_place 
     return scan->segments[place.segment].number << 32 | place.offset;
 }
 
-/* `size` bytes, SCAN_WINDOW_BYTES at most, that lie within the file. They are valid until the next call. 0 or -errno. */
+/* `size` bytes, SCAN_WINDOW_BYTES at most, that lie within the file. They are valid until the next call. 0 or -errno.
+ */
 int scan_bytes(struct scan *scan, struct scan_place place, uint64_t size, const uint8_t **bytes);
 
 /* Whether there is a valid record, with a sequence greater than `sequence`: 1 and its header, 0, or -errno. */

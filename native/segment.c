@@ -88,8 +88,8 @@ int segment_identify(const struct journal_files *files, int fd, struct segment_i
         return -EPROTONOSUPPORT;
     if (header->bytes != (uint64_t)size || !segment_bytes_are_valid(header->bytes))
         return -EILSEQ;
-    *identity = (struct segment_identity){
-        .number = header->number, .bytes = header->bytes, .created_ns = header->created_ns};
+    *identity =
+        (struct segment_identity){.number = header->number, .bytes = header->bytes, .created_ns = header->created_ns};
     memcpy(identity->id, header->id, sizeof identity->id);
     return valid[0] && valid[1] ? 0 : 1;
 }
@@ -338,7 +338,8 @@ int segment_clean(const struct journal_files *files, int directory)
     return files->list(files->context, directory, remove_if_unfinished, &cleaning);
 }
 
-const struct journal_header *segment_record(const struct segment *segment, uint64_t offset, uint64_t limit, uint32_t seed)
+const struct journal_header *
+segment_record(const struct segment *segment, uint64_t offset, uint64_t limit, uint32_t seed)
 {
     const struct journal_header *header = (const struct journal_header *)(const void *)(segment->map + offset);
 

@@ -21,8 +21,8 @@
 #define SEGMENT_MAX_NUMBER UINT32_MAX
 #define SEGMENT_LARGEST_PART 3u /* a record takes at most this part of a segment */
 #define SEGMENT_ID_BYTES 16u
-#define SEGMENT_SPARES 2u       /* retired segments that wait to be used again, at most */
-#define SEGMENT_NAME_BYTES 40u  /* of any file of the journal, with the zero behind it */
+#define SEGMENT_SPARES 2u      /* retired segments that wait to be used again, at most */
+#define SEGMENT_NAME_BYTES 40u /* of any file of the journal, with the zero behind it */
 
 struct segment {
     uint64_t number;
