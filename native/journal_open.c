@@ -80,12 +80,14 @@ static int open_last(struct journal *journal)
 static int open_empty(struct journal *journal, const struct journal_shape *shape)
 {
     int error = journal->files->random(journal->files->context, journal->id, sizeof journal->id);
+    uint64_t first = UINT64_C(1) << 32 | SEGMENT_FIRST_RECORD;
+    bool had_records = shape->start > first; /* and not even their segments are left */
 
     journal->seed = crc32c(0, journal->id, sizeof journal->id);
-    journal->next_number = shape->start ? (shape->start >> 32) + 1 : 1;
-    journal->tail = shape->start ? shape->start : UINT64_C(1) << 32 | SEGMENT_FIRST_RECORD;
+    journal->next_number = had_records ? (shape->start >> 32) + 1 : 1;
+    journal->tail = had_records ? shape->start : first;
     journal->flushed = journal->synced = journal->tail;
-    if (shape->start && shape->report) /* there were records, and not even their segments are left */
+    if (had_records && shape->report)
         shape->report(shape->report_context, JOURNAL_MISSING, shape->start >> 32 << 32, shape->start & UINT32_MAX);
     return error;
 }
