@@ -109,7 +109,7 @@ check-binding: build/asan/build.ninja build .venv/installed-test
 	@rm -rf $(bound) && mkdir -p $(bound) && cp -r agentd clients/python/agentd_client $(bound) && cp build/asan/native/_native*.so $(bound)/agentd
 	LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 		PYTHONMALLOC=malloc PYTHONPATH=$(bound) $(pytest) -q -p no:cacheprovider -W ignore \
-		tests/test_native.py tests/test_engine.py tests/test_doorbells.py tests/test_later.py tests/test_pool.py tests/test_pool_ends.py tests/test_pool_machine.py tests/test_direct_channels.py tests/test_direct_relay.py tests/test_direct_truth.py
+		tests/test_native.py tests/test_engine.py tests/test_doorbells.py tests/test_later.py tests/test_pool.py tests/test_pool_ends.py tests/test_pool_machine.py tests/test_direct_channels.py tests/test_direct_relay.py tests/test_direct_truth.py tests/test_journal_native.py tests/test_journal_machine.py
 
 stress: build .venv/installed-test ## run the long races and crash campaigns
 	$(pytest) -m stress $(ARGS)

@@ -481,3 +481,122 @@ class Doorbells:
         """Doorbells rung `by_write` and `by_engine`; `submissions` of the engine that took; `bursts`, the outermost
         ones; `flushes` that had something to publish by what brought them about: `records`, `time`, `full`, `asked`,
         `end`."""
+
+# The journal. What lies where on disk stands in native/journal.h, what survives a crash in native/recovery.h.
+
+@final
+class Journal:
+    """The records of one directory, from its one writer: appended in order, read at any place, kept through crashes.
+
+    A position is a number of 64 bits: the segment's number << 32 | the offset in its file. Positions only grow.
+
+    Opens the journal in `directory`, made if it is not there, with the GIL released, and recovers: what can be read
+    afterwards is on disk, and a prefix of what was appended but for damage that is told. segment_bytes: of segments
+    that are made from now on, a multiple of 64 KiB up to 2 GiB. start: all before it is known to be on disk, and
+    segments before its own are not looked at; 0: all are. report(what, position, bytes) is told, at opening and by
+    scan():
+
+        "skipped"    damage: bytes that are no record though what is behind them was synced; left where they are
+        "missing"    a segment is not there, though later ones are
+        "cut"        the end, never synced and not whole: moved to broken-POSITION
+        "set aside"  a file with a segment's name that is none: renamed to NUMBER.broken
+
+    Raises OSError: BlockingIOError while another process (or this one) has it open, EILSEQ where no segment has a
+    header that can be read, EPROTONOSUPPORT for one of a later version, EINVAL for no such size or start; in these
+    cases nothing was touched. What `report` raises too, when recovery is done.
+
+    Used by one thread at a time: RuntimeError while another is in it. A child process can't use it (RuntimeError) and
+    writes nothing when it drops it. ValueError once it is closed. Once an error of a write or of a sync has poisoned
+    it, append, flush and syncs raise OSError of that errno, "poisoned by", until it is opened anew.
+    """
+
+    def __new__(
+        cls,
+        directory: str,
+        segment_bytes: int = 64 << 20,
+        start: int = 0,
+        report: Callable[[str, int, int], object] | None = None,
+    ) -> Self: ...
+    first: int
+    """The position of the first record, if there is any."""
+    tail: int
+    """Where the next record goes, if it still fits into that segment."""
+    synced: int
+    """What lies before it is on disk."""
+    sequence: int
+    """How many records were ever appended."""
+    segments: int
+    """How many files there are."""
+    segment_bytes: int
+    max_body_bytes: int
+    """The largest body of a record: a third of a segment, its header included."""
+    poisoned: int
+    """The errno of what poisoned it, or 0."""
+    needs_prepare: bool
+    """Whether the segment after the last is not ready. Then the append that needs it makes it, with the GIL kept: some
+    50 ms for 64 MiB. See prepare_segment."""
+    next_number: int
+    """The number of that segment."""
+    id: bytes
+    """Sixteen random bytes, in each of its segments."""
+
+    def append(self, type: int, body: ReadableBuffer, /) -> int:
+        """Append a record; its position. type: 16 bits of the caller's. Without a system call, but when the segment is
+        full, or while a sync is under way and 4 MiB were gathered. Acknowledge nothing before the flush.
+
+        Nothing was appended where it raises OSError: EAGAIN sync first, the last but one segment is not synced;
+        EMSGSIZE larger than max_body_bytes; ENOSPC, EDQUOT and others of the disk's, which may pass."""
+
+    def flush(self) -> None:
+        """What was appended can be read, and survives the end of this process. One write at most, of what was gathered
+        beside a sync; else nothing."""
+
+    def begin_sync(self) -> tuple[int, list[int]]:
+        """Flush, and begin a sync: (position, descriptors). fdatasync them in this order, up to the first that fails;
+        then end_sync(). They are the journal's, and stay open until then. With none there was nothing to do. OSError
+        EALREADY while one is under way."""
+
+    def end_sync(self, error: int = 0, /) -> None:
+        """It is done, and what lies before the position is on disk; or the errno of what failed, which poisons it.
+        ValueError where none was begun."""
+
+    def read(self, position: int, /) -> tuple[int, bytes, int] | None:
+        """The first record at or behind `position`: (type, body, position to read on). None at the end: what is not
+        flushed is behind that. OSError: EILSEQ where there is damage, see scan(); EINVAL for no position of a record.
+        Without the GIL from 256 KiB on, and where the segment must be mapped first."""
+
+    def scan(self, position: int, count: int, /) -> list[tuple[int, int, bytes]]:
+        """At most so many records from there on: (position, type, body). Fewer only at the end. What is damaged is
+        skipped and reported. Checks them with the GIL released."""
+
+    def retire(self, position: int, keep: int = 2, /) -> int:
+        """Forget the segments that lie wholly before `position`, as far as they and records behind them are synced: how
+        many went. Up to `keep` files, two at most, are used again. With the GIL released."""
+
+    def close(self) -> None:
+        """Flush, without a sync, and let go of it: another can open it. Twice does no harm. OSError EALREADY while a
+        sync is under way."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+
+def prepare_segment(directory: str, id: bytes, number: int, segment_bytes: int, /) -> None:
+    """Make that segment of the journal with that id ready, which finds it when it is needed: a spare file anew, or one
+    of zeros; both synced, which takes as long as the disk does. With the GIL released: for another thread than the
+    journal's, and one at a time. Nothing is done where it is there, and nothing left behind by an OSError, such as
+    ENOSPC."""
+
+def check_journal(
+    directory: str,
+    report: Callable[[str, int, int], object] | None = None,
+    record: Callable[[int, int, int, bytes], object] | None = None,
+    position: int = 0,
+    /,
+) -> list[tuple[int, int, int, int, int, int, int, int, int]]:
+    """Look at every record of every segment, or at those from `position` on, and change nothing; a daemon may have the
+    journal open. `report` is told first what Journal would find and do. Then record(position, sequence, type, body) is
+    called for each, until it returns what is false.
+
+    Of each segment that there is: its number, when it was made and last written (ns since 1970), the bytes of the file;
+    how many records were seen, of how many bytes, the first's sequence and the last's (0 without any), and the position
+    behind the last. The GIL is released but for the calls. OSError as Journal's, and ENOENT."""

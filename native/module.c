@@ -6,6 +6,7 @@
 
 #include "clock.h"
 #include "crc32c.h"
+#include "module_journal.h"
 #include "probe.h"
 
 PyObject *raise_errno(int64_t result)
@@ -103,6 +104,8 @@ static PyMethodDef native_methods[] = {
     {"crc32c", (PyCFunction)(void (*)(void))native_crc32c, METH_FASTCALL, crc32c_doc},
     {"create_pair", native_create_pair, METH_VARARGS, PyDoc_STR("The memfd of a fresh pair.")},
     {"message_id", native_message_id, METH_VARARGS, PyDoc_STR("The id of a direct message.")},
+    {"prepare_segment", native_prepare_segment, METH_VARARGS, PyDoc_STR("Make a segment of a journal ready.")},
+    {"check_journal", native_check_journal, METH_VARARGS, PyDoc_STR("Look at every record of a journal.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -118,7 +121,7 @@ PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 static int native_exec(PyObject *module)
 {
     static int (*const add[])(PyObject *) = {
-        add_channel, add_incoming, add_mailbox, add_engine, add_doorbells, add_block, add_borrowed,
+        add_channel, add_incoming, add_mailbox, add_engine, add_doorbells, add_block, add_borrowed, add_journal,
     };
 
     for (size_t i = 0; i < sizeof add / sizeof *add; i++)

@@ -47,6 +47,7 @@ int add_block(PyObject *module);
 int add_borrowed(PyObject *module);
 int add_engine(PyObject *module);
 int add_doorbells(PyObject *module);
+int add_journal(PyObject *module);
 
 /* Why an engine, or doorbells over one, can't do it, as an exception: NULL. */
 PyObject *raise_engine(int error);

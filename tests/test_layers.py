@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = 450  # the aim is 400
-MAX_STUB_LINES = 600  # one file documents a whole extension: it can't be two
+MAX_STUB_LINES = 650  # one file documents a whole extension: it can't be two
 
 # Top to bottom. Those that share a line don't know of each other.
 LAYERS = [
