@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from commands import Agentctl, Result
 from daemons import wait_until
+from journals import opened, spoil
 from jsonschema import Draft202012Validator, ValidationError
 from schemas import WHAT_TO_DO, check, validator, verb_of
 from test_cli_help import TREE
@@ -137,6 +139,21 @@ def daemon(*verbs: str) -> Callable[[Agentctl], Result]:
     return act
 
 
+def journal(verb: str) -> Callable[[Agentctl], Printed]:
+    """A verb that looks at a journal, in which one place is no record."""
+
+    def act(agentctl: Agentctl) -> Result:
+        directory = agentctl.directory / "own-journal"
+        with opened(directory) as journal:
+            journal.append(1, msgspec.msgpack.encode({"to": "builder"}))
+            journal.append(2, b"no msgpack")
+            lost = journal.append(3, b"spoiled")
+        spoil(directory, lost + 40)
+        return agentctl("journal", verb, str(directory), "--json", status=0)
+
+    return act
+
+
 #: Each verb of agentctl, and a call of it that succeeds.
 CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "send": send,
@@ -170,6 +187,9 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "daemon install": daemon("install"),
     "daemon uninstall": daemon("install", "uninstall"),
     "doctor": lambda run: run("doctor", "--json"),
+    "journal check": journal("check"),
+    "journal ls": journal("ls"),
+    "journal dump": journal("dump"),
     "config show": lambda run: run("config", "show", "--json", status=0),
     "config check": lambda run: run("config", "check", "--json", status=0),
     "schema ls": lambda run: run("schema", "ls", "--json", status=0),

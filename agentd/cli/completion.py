@@ -31,6 +31,7 @@ _TAKES: Final = {
     "re": "@message",
     "socket": "@files",
     "file": "@files",
+    "directory": "@files",
     "save": "@files",
     "body": "@body",
     "command": "@files",

@@ -34,10 +34,10 @@ PANELS: Final = {
     ],
     "Together": ["agents", "halt", "pause", "resume"],
     "See": ["status", "stats", "lanes", "dead"],
-    "Care": ["daemon", "doctor", "config", "schema", "completion", "guide", "version"],
+    "Care": ["daemon", "doctor", "config", "journal", "schema", "completion", "guide", "version"],
 }
 #: Verbs that have a module of their own.
-_OWN: Final = ("daemon", "stats", "completion", "doctor", "halt")
+_OWN: Final = ("daemon", "stats", "completion", "doctor", "halt", "journal")
 _MODULE: Final = {name: name if name in _OWN else panel.lower() for panel, names in PANELS.items() for name in names}
 
 INTERRUPTED: Final = 130

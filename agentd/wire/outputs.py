@@ -252,6 +252,63 @@ class Checked(Struct):
     set: list[str]
 
 
+class JournalFinding(Struct):
+    """A place of the journal that holds no record where one could be."""
+
+    what: Literal["skipped", "missing", "cut", "set aside"]  # `cut` is no damage: it was never synced
+    position: int  # segment << 32 | offset
+    bytes: int
+
+
+class JournalChecked(Struct):
+    """Whether the journal is whole."""
+
+    ok: bool
+    directory: str
+    segments: int
+    records: int
+    bytes: int  # of their bodies
+    findings: list[JournalFinding]
+
+
+class JournalSegment(Struct):
+    """One file of the journal."""
+
+    segment: int
+    records: int
+    bytes: int  # of their bodies
+    first: int | None  # sequence of the first record and of the last; null without one
+    last: int | None
+    end: int  # the position behind its last record
+    file_bytes: int
+    made_at: float
+    written_at: float  # as the file system says
+
+
+class JournalSegments(Struct):
+    """Every file of the journal, oldest first."""
+
+    directory: str
+    segments: list[JournalSegment]
+
+
+class JournalRecord(Struct):
+    """One record of the journal: its body where that is msgpack, else its first bytes in hexadecimal."""
+
+    position: int
+    sequence: int
+    type: int
+    size_bytes: int
+    body: Any = UNSET
+    first_bytes: str | UnsetType = UNSET
+
+
+class JournalGap(Struct):
+    """A line of `journal dump` in place of what is no record."""
+
+    no_record: JournalFinding
+
+
 class Script(Struct):
     """A script for a shell."""
 
@@ -343,6 +400,9 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "config show": (Settings,),
     "config check": (Checked,),
     "doctor": (Diagnosis,),
+    "journal check": (JournalChecked,),
+    "journal ls": (JournalSegments,),
+    "journal dump": (JournalRecord, JournalGap),
     "schema ls": (Schemas,),
     "schema show": (Schema,),
     "completion": (Script,),

@@ -71,6 +71,11 @@ def state_dir(environ: Mapping[str, str]) -> str:
     return _xdg(environ, "XDG_STATE_HOME", ".local/state") + "/agentd"
 
 
+def journal_dir(environ: Mapping[str, str]) -> str:
+    """Where the daemon's journal is: in the state directory."""
+    return f"{state_dir(environ)}/journal"
+
+
 def config_path(environ: Mapping[str, str]) -> str:
     """The configuration file: $AGENTD_CONFIG, else agentd/config.toml in $XDG_CONFIG_HOME."""
     if chosen := environ.get("AGENTD_CONFIG"):

@@ -1,0 +1,38 @@
+"""The journal as people and JSON see it: its positions and what its records hold. What lies where on disk stands in
+native/journal.h, what the records mean is the daemon's business."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+#: A position is the segment's number, and behind it so many bits of where in its file.
+OFFSET_BITS: Final = 32
+
+_MOST_OFFSET: Final = (1 << OFFSET_BITS) - 1
+
+
+def position_text(position: int) -> str:
+    """SEGMENT:OFFSET."""
+    return f"{position >> OFFSET_BITS}:{position & _MOST_OFFSET}"
+
+
+def position_value(text: str) -> int | None:
+    """The position that is written SEGMENT:OFFSET, or as the number that is both; None for what is neither."""
+    segment, colon, offset = text.partition(":")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 20 for part in (segment, offset if colon else "0")):
+        return None
+    if not colon:
+        return position if (position := int(segment)) < 1 << 64 else None
+    if int(offset) > _MOST_OFFSET or int(segment) > _MOST_OFFSET:
+        return None
+    return int(segment) << OFFSET_BITS | int(offset)
+
+
+def shown_body(body: bytes) -> Any:
+    """What a body that is msgpack holds, as far as JSON can say it; ValueError for one that is none."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(msgspec.msgpack.decode(body)))
+    except (msgspec.MsgspecError, TypeError, RecursionError) as error:
+        raise ValueError(f"no msgpack that JSON could show: {error}") from None
