@@ -31,7 +31,7 @@ static uint64_t cut_from(const struct cut *cut, size_t segment)
     return segment == cut->end->place.segment ? cut->end->place.offset : SEGMENT_FIRST_RECORD;
 }
 
-/* A record that is not whole at the very end of the good ones: how far it would reach. */
+/* A record that is not whole at the very end of the good ones, and nothing behind it: how far it says it reaches. */
 static int torn_end(struct cut *cut, struct scan_place place, uint64_t *end)
 {
     uint64_t bytes = cut->scan->segments[place.segment].bytes;
@@ -47,9 +47,9 @@ static int torn_end(struct cut *cut, struct scan_place place, uint64_t *end)
         return error;
     memcpy(&header, found, sizeof header);
     if (header.position == scan_position(cut->scan, place)) {
-        *end = place.offset + journal_record_bytes(header.size);
-        if (*end > bytes)
-            *end = bytes;
+        uint64_t size = journal_record_bytes(header.size), room = bytes - place.offset;
+
+        *end = place.offset + (size < room ? size : room);
     }
     return 0;
 }
@@ -61,19 +61,15 @@ static int measure(struct cut *cut)
         struct scan_place place = {.segment = i, .offset = cut_from(cut, i)};
         uint64_t *end = &cut->ends[i - cut->end->place.segment];
         struct journal_header header;
-        int result = torn_end(cut, place, end);
+        int result;
 
-        if (result < 0)
-            return result;
-        if (scan_position(cut->scan, place) < cut->shape->start) {
-            *end = place.offset; /* damage, not the end: it was on disk */
-            continue;
-        }
-        while ((result = scan_search(cut->scan, &place, i + 1, 0, &header)) > 0) {
-            place.offset += journal_record_bytes(header.size);
-            if (place.offset > *end)
-                *end = place.offset;
-        }
+        *end = place.offset;
+        if (scan_position(cut->scan, place) < cut->shape->start)
+            continue; /* damage, not the end: it was on disk */
+        while ((result = scan_search(cut->scan, &place, i + 1, 0, &header)) > 0)
+            *end = place.offset += journal_record_bytes(header.size);
+        if (result == 0 && *end == cut_from(cut, i))
+            result = torn_end(cut, (struct scan_place){.segment = i, .offset = *end}, end);
         if (result < 0)
             return result;
         cut->bytes += *end - cut_from(cut, i);

@@ -395,6 +395,7 @@ static void test_reads_before_the_start(void)
 
 int main(void)
 {
+    setenv("TMPDIR", "/tmp", 0); /* a disk, where there is one */
     test_empty();
     test_one_record();
     test_many_segments(false);

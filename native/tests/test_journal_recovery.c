@@ -1,0 +1,439 @@
+/* What recovery finds: torn at each sector, every bit of a header flipped, damage before what was synced, and none. */
+#include "journal_tests.h"
+
+#include <sys/mman.h>
+
+enum { SECTOR = 512 };
+
+/* Three records that are synced and three that are not; where the fourth begins, and where all end. */
+static struct directory six_records(uint32_t size, uint64_t *fourth, uint64_t *end)
+{
+    struct directory directory = make_directory();
+    struct journal journal = open_journal(&directory, NULL);
+    uint64_t position;
+
+    for (unsigned i = 0; i < 6; i++) {
+        if (i == 3) {
+            CHECK(journal_sync(&journal) == 0);
+            *fourth = journal.tail;
+        }
+        CHECK(append_sized(&journal, size, &position) == 0);
+    }
+    *end = journal.tail;
+    CHECK(journal_close(&journal) == 0);
+    return directory;
+}
+
+static void check_prefix(const struct directory *directory, uint64_t n, struct findings *findings)
+{
+    struct journal journal = open_journal(directory, findings);
+    struct findings again;
+
+    CHECK(count_whole(&journal) == n && journal.sequence == n);
+    CHECK(findings->n[JOURNAL_SKIPPED] == 0 && findings->n[JOURNAL_MISSING] == 0);
+    CHECK(journal_close(&journal) == 0);
+    journal = open_journal(directory, &again); /* what was cut is cut */
+    check_nothing_found(&again);
+    append_many(&journal, 100);
+    CHECK(journal_flush(&journal) == 0 && count_whole(&journal) == n + 100);
+    CHECK(journal_close(&journal) == 0);
+}
+
+/* The last three records end at any sector: zeros from there on, or what an earlier use of the file left. */
+static void test_torn_at_each_sector(bool recycled)
+{
+    uint8_t *rest = malloc(SMALL_SEGMENT);
+    uint64_t fourth, end;
+
+    CHECK(rest != NULL);
+    memset(rest, recycled ? 0xA5 : 0, SMALL_SEGMENT);
+    for (uint64_t cut = SEGMENT_FIRST_RECORD;; cut += SECTOR) {
+        struct directory directory = six_records(5000, &fourth, &end);
+        struct findings findings;
+        uint64_t n;
+
+        if (cut >= (uint32_t)end) {
+            remove_directory(&directory);
+            break;
+        }
+        if (cut < (uint32_t)fourth) {
+            remove_directory(&directory);
+            continue;
+        }
+        scribble(&directory, 1, cut, rest, SMALL_SEGMENT - cut);
+        n = 3 + (cut - (uint32_t)fourth) / 5040;
+        check_prefix(&directory, n, &findings);
+        CHECK(findings.n[JOURNAL_CUT] == 1); /* part of a record is in place, or its first bytes are */
+        remove_directory(&directory);
+    }
+    free(rest);
+}
+
+/* Any one sector of what was not synced is lost: what is before it is kept, whatever is valid behind it is cut. */
+static void test_lost_sector(void)
+{
+    static const uint8_t zeros[SECTOR];
+    uint64_t fourth, end;
+
+    for (unsigned i = 0; i < 30; i++) {
+        struct directory directory = six_records(5000, &fourth, &end);
+        uint64_t sector = ((uint32_t)fourth / SECTOR + 1 + i) * SECTOR, n = 3 + (sector - (uint32_t)fourth) / 5040;
+        struct findings findings;
+
+        if (sector >= (uint32_t)end) {
+            remove_directory(&directory);
+            break;
+        }
+        scribble(&directory, 1, sector, zeros, SECTOR);
+        /* One that was not lost before may end in this sector. */
+        check_prefix(&directory, n, &findings);
+        CHECK(findings.n[JOURNAL_CUT] == 1 && findings.position[JOURNAL_CUT] == fourth + (n - 3) * 5040);
+        remove_directory(&directory);
+    }
+}
+
+/* Every bit of a record's header, and some of its body: of the last, of one before it, of one that was synced. */
+static void test_flipped_bits_of_a_record(void)
+{
+    uint64_t fourth, end;
+
+    for (uint64_t bit = 0; bit < 60 * 8; bit++) {
+        struct directory directory = six_records(100, &fourth, &end);
+        struct findings findings;
+
+        flip_bit(&directory, 1, (uint32_t)(end - 144) * UINT64_C(8) + bit);
+        check_prefix(&directory, 5, &findings);
+        remove_directory(&directory);
+
+        directory = six_records(100, &fourth, &end);
+        flip_bit(&directory, 1, (uint32_t)fourth * UINT64_C(8) + bit);
+        check_prefix(&directory, 3, &findings);
+        CHECK(findings.n[JOURNAL_CUT] == 1 && findings.position[JOURNAL_CUT] == fourth);
+        CHECK(findings.bytes[JOURNAL_CUT] == end - fourth);
+        remove_directory(&directory);
+
+        for (unsigned damaged = 1; damaged <= 3; damaged++) {
+            struct journal journal;
+            unsigned n_damages;
+
+            directory = six_records(100, &fourth, &end);
+            flip_bit(&directory, 1, (uint32_t)(fourth - damaged * 144) * UINT64_C(8) + bit);
+            journal = open_journal(&directory, &findings);
+            CHECK(findings.n[JOURNAL_SKIPPED] == 1 && findings.n[JOURNAL_CUT] == 0);
+            CHECK(findings.position[JOURNAL_SKIPPED] == fourth - damaged * 144);
+            CHECK(findings.bytes[JOURNAL_SKIPPED] == 144);
+            CHECK(journal.sequence == 6 && journal.tail == end);
+            CHECK(count_good(&journal, &n_damages) == 5 && n_damages == 1);
+            CHECK(journal_close(&journal) == 0);
+            remove_directory(&directory);
+        }
+    }
+}
+
+/* The start says that it was on disk, and nothing behind it does. */
+static void test_damage_before_the_start(void)
+{
+    uint64_t fourth, end;
+    struct directory directory = six_records(100, &fourth, &end);
+    struct findings findings;
+    struct journal journal;
+    unsigned n_damages;
+
+    scribble(&directory, 1, (uint32_t)(end - 100), "damage", 6);
+    CHECK(try_open(&journal, &directory, end, &findings, &journal_files_kernel) == 0);
+    CHECK(findings.n[JOURNAL_SKIPPED] == 1 && findings.position[JOURNAL_SKIPPED] == end - 144);
+    CHECK(findings.n[JOURNAL_CUT] == 0);
+    CHECK(journal.tail == end);
+    append_many(&journal, 10);
+    CHECK(journal_sync(&journal) == 0);
+    CHECK(count_good(&journal, &n_damages) == 15 && n_damages == 1);
+    CHECK(journal_close(&journal) == 0);
+    journal = open_journal(&directory, &findings);
+    CHECK(findings.n[JOURNAL_SKIPPED] == 1 && findings.n[JOURNAL_CUT] == 0); /* the ten know what was synced */
+    CHECK(journal.sequence == 15 && journal.tail > end); /* the sixth was not known to have been one */
+    CHECK(journal_close(&journal) == 0);
+    remove_directory(&directory);
+}
+
+/* Many segments, all synced but the last few records. */
+static struct directory many_segments(uint64_t *n, uint64_t *tail)
+{
+    struct directory directory = make_directory();
+    struct journal journal = open_journal(&directory, NULL);
+
+    append_many(&journal, 500);
+    CHECK(journal_sync(&journal) == 0);
+    append_many(&journal, 3);
+    *n = journal.sequence;
+    *tail = journal.tail;
+    CHECK(journal.n_segments > 5);
+    CHECK(journal_close(&journal) == 0);
+    return directory;
+}
+
+static void test_missing_segment(void)
+{
+    uint64_t n, tail;
+    struct directory directory = many_segments(&n, &tail);
+    struct findings findings;
+    struct journal journal;
+    unsigned n_damages;
+
+    CHECK(unlinkat(directory.fd, "0000000000000003.segment", 0) == 0);
+    for (unsigned again = 0; again < 2; again++) {
+        journal = open_journal(&directory, &findings);
+        CHECK(findings.n[JOURNAL_MISSING] == 1 && findings.position[JOURNAL_MISSING] == UINT64_C(3) << 32);
+        CHECK(findings.n[JOURNAL_CUT] == 0 && journal.sequence == n && journal.tail == tail);
+        CHECK(count_good(&journal, &n_damages) > 300 && n_damages == 1);
+        CHECK(journal_close(&journal) == 0);
+    }
+    remove_directory(&directory);
+}
+
+/* Every bit of one copy of a segment's header: it is told, and nothing is lost. Of both: only its records count. */
+static void test_flipped_bits_of_a_segment_header(void)
+{
+    uint64_t n, tail;
+    struct directory directory = many_segments(&n, &tail);
+    struct findings findings;
+    struct journal journal;
+    unsigned n_damages;
+
+    for (unsigned bit = 0; bit < 64 * 8; bit++) {
+        uint64_t number = 1 + bit % 6, at = bit % 2 ? SEGMENT_SECOND_HEADER * UINT64_C(8) : 0;
+
+        flip_bit(&directory, number, at + bit);
+        journal = open_journal(&directory, &findings);
+        CHECK(findings.n[JOURNAL_CUT] == 0 && findings.n[JOURNAL_SET_ASIDE] == 0);
+        CHECK(findings.n[JOURNAL_SKIPPED] == 1 && findings.position[JOURNAL_SKIPPED] == number << 32);
+        CHECK(count_whole(&journal) == n && journal.sequence == n && journal.tail == tail);
+        CHECK(journal_close(&journal) == 0);
+        flip_bit(&directory, number, at + bit);
+    }
+    for (unsigned number = 1; number <= 6; number++) {
+        flip_bit(&directory, number, 100);
+        flip_bit(&directory, number, SEGMENT_SECOND_HEADER * 8 + 200);
+        journal = open_journal(&directory, &findings);
+        CHECK(findings.n[JOURNAL_CUT] == 0 && findings.n[JOURNAL_SET_ASIDE] == 0);
+        CHECK(journal.sequence == n && count_good(&journal, &n_damages) == n);
+        CHECK(journal_close(&journal) == 0);
+        flip_bit(&directory, number, 100);
+        flip_bit(&directory, number, SEGMENT_SECOND_HEADER * 8 + 200);
+    }
+    remove_directory(&directory);
+}
+
+/* The last segment's header is no header: its records are read, and what comes next goes to another. */
+static void test_last_header_is_bad(void)
+{
+    uint64_t n, tail, position;
+    struct directory directory = many_segments(&n, &tail);
+    struct findings findings;
+    struct journal journal;
+
+    flip_bit(&directory, tail >> 32, 100);
+    flip_bit(&directory, tail >> 32, SEGMENT_SECOND_HEADER * 8 + 200);
+    journal = open_journal(&directory, &findings);
+    CHECK(journal.sequence == n && journal_next_number(&journal) == (tail >> 32) + 1);
+    CHECK(append_next(&journal, &position) == 0 && position >> 32 == (tail >> 32) + 1);
+    CHECK(journal_flush(&journal) == 0 && count_whole(&journal) == n + 1);
+    CHECK(journal_close(&journal) == 0);
+    journal = open_journal(&directory, &findings);
+    CHECK(findings.n[JOURNAL_CUT] == 0 && journal.sequence == n + 1);
+    CHECK(journal_close(&journal) == 0);
+    remove_directory(&directory);
+}
+
+/* Files with the names of segments that are none. Behind the last record: out of the way. Of another journal: stop. */
+static void test_strange_files(void)
+{
+    uint64_t n, tail;
+    struct directory directory = many_segments(&n, &tail), other = make_directory();
+    struct findings findings;
+    struct journal journal;
+    char name[SEGMENT_NAME_BYTES];
+    int fd;
+
+    segment_name(name, (tail >> 32) + 1);
+    fd = openat(directory.fd, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && write(fd, "what is this?", 13) == 13);
+    close(fd);
+    journal = open_journal(&directory, &findings);
+    CHECK(findings.n[JOURNAL_SET_ASIDE] == 1 && !has_file(&directory, name));
+    snprintf(name, sizeof name, "%016" PRIx64 ".broken", (tail >> 32) + 1);
+    CHECK(has_file(&directory, name));
+    CHECK(count_whole(&journal) == n);
+    CHECK(journal_close(&journal) == 0);
+    journal = open_journal(&directory, &findings);
+    check_nothing_found(&findings);
+    CHECK(journal_close(&journal) == 0);
+
+    CHECK(segment_prepare(&journal_files_kernel, other.fd, (const uint8_t *)"0123456789abcdef", 20, SMALL_SEGMENT, 0) == 0);
+    segment_name(name, 20);
+    CHECK(renameat(other.fd, name, directory.fd, name) == 0);
+    CHECK(try_open(&journal, &directory, 0, NULL, &journal_files_kernel) == -EILSEQ);
+    CHECK(unlinkat(directory.fd, name, 0) == 0);
+    journal = open_journal(&directory, &findings);
+    CHECK(count_whole(&journal) == n);
+    CHECK(journal_close(&journal) == 0);
+    for (unsigned i = 1; i <= tail >> 32; i++) {
+        flip_bit(&directory, i, 100);
+        flip_bit(&directory, i, SEGMENT_SECOND_HEADER * 8 + 100);
+    }
+    CHECK(try_open(&journal, &directory, 0, NULL, &journal_files_kernel) == -EILSEQ); /* whose are they? */
+    for (unsigned i = 1; i <= tail >> 32; i++)
+        flip_bit(&directory, i, 100);
+    journal = open_journal(&directory, &findings);
+    CHECK(count_whole(&journal) == n);
+    CHECK(journal_close(&journal) == 0);
+    remove_directory(&directory);
+    remove_directory(&other);
+}
+
+/* The file of the last segment was used before, and what it held is in place, byte for byte. */
+static void test_recycled_segment(void)
+{
+    struct directory directory = make_directory();
+    struct journal journal = open_journal(&directory, NULL);
+    struct findings findings;
+    uint64_t first, last, position;
+
+    append_many(&journal, 400);
+    CHECK(journal_sync(&journal) == 0);
+    CHECK(journal_retire(&journal, journal.tail, SEGMENT_SPARES) > 0);
+    while (journal.tail >> 32 < 9) {
+        int error = append_next(&journal, &position);
+
+        if (error == -EAGAIN)
+            CHECK(journal_sync(&journal) == 0);
+        else
+            CHECK(error == 0);
+        if (journal.tail >> 32 > 6)
+            CHECK(journal_sync(&journal) == 0 && journal_retire(&journal, journal.tail, SEGMENT_SPARES) >= 0);
+    }
+    last = journal.sequence;
+    CHECK(journal_close(&journal) == 0);
+    journal = open_journal(&directory, &findings);
+    check_nothing_found(&findings);
+    CHECK(journal.sequence == last);
+    check_whole(&journal, &first, &last);
+    CHECK(last == journal.sequence);
+    /* Its last record is torn over what was there. */
+    position = journal.tail;
+    append_many(&journal, 1);
+    CHECK(journal_close(&journal) == 0);
+    flip_bit(&directory, position >> 32, (uint32_t)position * UINT64_C(8) + 100);
+    journal = open_journal(&directory, &findings);
+    CHECK(findings.n[JOURNAL_CUT] == 1 && findings.n[JOURNAL_SKIPPED] == 0 && journal.tail == position);
+    CHECK(journal_close(&journal) == 0);
+    remove_directory(&directory);
+}
+
+/* A body that holds records, of this journal and places, is no place to find records in. */
+static void test_records_in_a_body(void)
+{
+    struct directory directory = make_directory();
+    struct journal journal = open_journal(&directory, NULL);
+    struct findings findings;
+    uint8_t copy[8192];
+    uint64_t position;
+
+    append_many(&journal, 20);
+    CHECK(journal_flush(&journal) == 0);
+    peek(&directory, 1, SEGMENT_FIRST_RECORD, copy, sizeof copy);
+    CHECK(journal_append(&journal, 1, copy, sizeof copy, &position) == 0);
+    CHECK(journal_close(&journal) == 0);
+    flip_bit(&directory, 1, (uint32_t)position * UINT64_C(8));
+    journal = open_journal(&directory, &findings);
+    CHECK(findings.n[JOURNAL_CUT] == 1 && journal.sequence == 20 && count_whole(&journal) == 20);
+    CHECK(journal_close(&journal) == 0);
+    remove_directory(&directory);
+}
+
+/* What was cut is kept for people, from the first byte to the last valid record, over the end of a segment too. */
+static void test_copy_of_what_was_cut(void)
+{
+    struct directory directory = make_directory();
+    struct journal journal = open_journal(&directory, NULL);
+    struct findings findings;
+    uint64_t position, tail, cut;
+    char name[SEGMENT_NAME_BYTES];
+    uint8_t first[8], found[8];
+    struct stat copy;
+    int fd;
+
+    append_many(&journal, 3);
+    CHECK(journal_sync(&journal) == 0);
+    cut = journal.tail;
+    do
+        CHECK(append_next(&journal, &position) == 0);
+    while (position >> 32 == 1);
+    append_many(&journal, 5);
+    tail = journal.tail;
+    CHECK(journal_close(&journal) == 0);
+    flip_bit(&directory, 1, (uint32_t)cut * UINT64_C(8));
+    peek(&directory, 1, (uint32_t)cut, first, sizeof first);
+    {
+        struct journal_shape reading = {.read_only = true, .report = note_finding, .report_context = &findings};
+
+        findings = (struct findings){.n = {0}};
+        CHECK(journal_open(&journal, directory.fd, &reading, &journal_files_kernel) == 0);
+        CHECK(findings.n[JOURNAL_CUT] == 1 && count_whole(&journal) == 3);
+        CHECK(journal_close(&journal) == 0);
+        CHECK(n_segment_files(&directory) == 2); /* only told */
+    }
+    check_prefix(&directory, 3, &findings);
+    snprintf(name, sizeof name, "broken-%016" PRIx64, cut);
+    fd = openat(directory.fd, name, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && fstat(fd, &copy) == 0);
+    CHECK((uint64_t)copy.st_size == findings.bytes[JOURNAL_CUT]);
+    CHECK((uint64_t)copy.st_size > (uint32_t)tail - SEGMENT_FIRST_RECORD);
+    CHECK(pread(fd, found, sizeof found, 0) == sizeof found && memcmp(first, found, sizeof found) == 0);
+    close(fd);
+    remove_directory(&directory);
+}
+
+/* Everything the start speaks of is gone: no position is used again. */
+static void test_all_is_gone(void)
+{
+    uint64_t n, tail, position;
+    struct directory directory = many_segments(&n, &tail);
+    struct findings findings;
+    struct journal journal;
+
+    CHECK(unlinkat(directory.fd, "0000000000000006.segment", 0) == 0 || errno == ENOENT);
+    for (uint64_t number = tail >> 32; number > 3; number--) {
+        char name[SEGMENT_NAME_BYTES];
+
+        segment_name(name, number);
+        CHECK(unlinkat(directory.fd, name, 0) == 0 || number == 6);
+    }
+    CHECK(try_open(&journal, &directory, tail, &findings, &journal_files_kernel) == 0);
+    CHECK(findings.n[JOURNAL_MISSING] >= 1 && findings.n[JOURNAL_CUT] == 0);
+    CHECK(append_next(&journal, &position) == 0 && position > tail);
+    CHECK(journal_close(&journal) == 0);
+    empty_directory(&directory);
+    CHECK(try_open(&journal, &directory, tail, &findings, &journal_files_kernel) == 0);
+    CHECK(findings.n[JOURNAL_MISSING] == 1);
+    CHECK(append_next(&journal, &position) == 0 && position > tail);
+    CHECK(journal_close(&journal) == 0);
+    remove_directory(&directory);
+}
+
+int main(void)
+{
+    test_torn_at_each_sector(false);
+    test_torn_at_each_sector(true);
+    test_lost_sector();
+    test_flipped_bits_of_a_record();
+    test_damage_before_the_start();
+    test_missing_segment();
+    test_flipped_bits_of_a_segment_header();
+    test_last_header_is_bad();
+    test_strange_files();
+    test_recycled_segment();
+    test_records_in_a_body();
+    test_copy_of_what_was_cut();
+    test_all_is_gone();
+    return 0;
+}
