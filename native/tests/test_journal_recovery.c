@@ -268,7 +268,9 @@ static void test_strange_files(void)
     check_nothing_found(&findings);
     CHECK(journal_close(&journal) == 0);
 
-    CHECK(segment_prepare(&journal_files_kernel, other.fd, (const uint8_t *)"0123456789abcdef", 20, SMALL_SEGMENT, 0) == 0);
+    CHECK(
+        segment_prepare(&journal_files_kernel, other.fd, (const uint8_t *)"0123456789abcdef", 20, SMALL_SEGMENT, 0) ==
+        0);
     segment_name(name, 20);
     CHECK(renameat(other.fd, name, directory.fd, name) == 0);
     CHECK(try_open(&journal, &directory, 0, NULL, &journal_files_kernel) == -EILSEQ);
