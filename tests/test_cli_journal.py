@@ -7,15 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from commands import Agentctl
-from daemons import PATIENCE_S
+from daemons import wait_until
 from journals import FIRST, SEGMENT_BYTES, opened, prepare, segment_file, spoil, sync
 
+from agentd import _native
+from agentd.cli.main import run
 from agentd.wire.journal import position_text, position_value, shown_body
 
 
@@ -218,26 +221,62 @@ def test_a_body_is_shown_as_json_can() -> None:
 
 
 def test_a_daemon_that_writes_meanwhile_is_no_damage(agentctl: Agentctl, directory: Path) -> None:
+    """It makes and retires segments as fast as it can."""
     code = f"""
 import os
 from agentd import _native
 journal = _native.Journal({str(directory)!r}, {SEGMENT_BYTES})
-print("open", flush=True)
 while True:
     for _ in range(20):
-        journal.append(1, b"x" * 500)
+        journal.append(1, b"x" * 20_000)
     for fd in journal.begin_sync()[1]:
         os.fdatasync(fd)
     journal.end_sync()
-    journal.retire(max(journal.tail - (8 << 32), 0))
+    journal.retire(max(journal.tail - (3 << 32), 0))
+    os.write(1, b".")
 """
-    writer = subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE)
-    try:
-        assert writer.stdout is not None and writer.stdout.readline()
-        for _ in range(3):
-            result = agentctl("journal", "check", "--json")
-            assert result.status == 0, result
-    finally:
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate(timeout=PATIENCE_S)
+    with subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.DEVNULL) as writer:
+        try:
+            wait_until(lambda: len(list(directory.glob("*.segment"))) > 2)
+            for _ in range(3):
+                assert agentctl("journal", "check", "--json").json["ok"] is True
+            assert writer.poll() is None
+        finally:
+            writer.send_signal(signal.SIGKILL)
     assert agentctl("journal", "check", "--json", status=0).json["ok"] is True
+
+
+def test_a_segment_that_is_retired_meanwhile_is_looked_for_again(
+    directory: Path, positions: list[int], monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    look, retired = _native.check_journal, [True] * 3
+
+    def check(*args: Any) -> Any:
+        if retired:
+            retired.pop()
+            raise FileNotFoundError
+        return look(*args)
+
+    monkeypatch.setattr(_native, "check_journal", check)
+    assert run(["journal", "check", str(directory)]) == 0
+    assert b"8 records" in capsysbinary.readouterr().out
+
+
+def test_what_looks_like_damage_only_once_is_none(
+    directory: Path, positions: list[int], monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """As a record may that is just being stored, when what comes behind it is read a moment later."""
+    reported = [[("skipped", 8, 48)], []]
+
+    def check(place: str, report: Callable[[str, int, int], None], *more: Any) -> Any:
+        for one in reported.pop(0):
+            report(*one)
+        return [(1, 0, 0, SEGMENT_BYTES, 0, 0, 0, 0, FIRST)]
+
+    monkeypatch.setattr(_native, "check_journal", check)
+    assert run(["journal", "check", str(directory)]) == 0
+    assert b"fine" in capsysbinary.readouterr().out
+    reported += [[("skipped", 8, 48)], [("skipped", 8, 56), ("skipped", 4096, 8)]]
+    assert run(["journal", "check", str(directory)]) == 1
+    out = capsysbinary.readouterr().out
+    assert b"skipped at 0:8, 56 B" in out and b"1 place damaged" in out

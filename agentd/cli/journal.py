@@ -28,6 +28,8 @@ _ABOUT: Final = {
     "cut": "the end, never synced and not whole: the next start of the daemon moves it to broken-POSITION",
     "set aside": "a file with a segment's name that is none: the next start of the daemon renames it",
 }
+#: So often somebody may take away what is just being looked at.
+_LOOKS: Final = 20
 #: What a crash leaves behind: nobody was told that it was stored.
 _HARMLESS: Final = "cut"
 
@@ -200,10 +202,15 @@ def _look(
     returns false."""
     from agentd import _native
 
-    try:
-        looked = _native.check_journal(place, lambda *what: findings.append(Finding(*what)), record, start)
-    except FileNotFoundError:
-        looked = []
+    for left in reversed(range(_LOOKS)):
+        findings.clear()
+        try:
+            looked = _native.check_journal(place, lambda *what: findings.append(Finding(*what)), record, start)
+            break
+        except FileNotFoundError:  # no journal; or a daemon retired a segment between the listing and this
+            looked = []
+            if not left and _has_segments(place):
+                raise
     if not looked and not findings and not _has_segments(place):
         hint = "AGENTD_STATE_DIR says where the daemon keeps its state; or name the directory of the journal itself."
         raise NoJournal(f"There is no journal in {place}", hint)
