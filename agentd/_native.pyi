@@ -575,7 +575,7 @@ class Journal:
 
     def close(self) -> None:
         """Flush, without a sync, and let go of it: another can open it. Twice does no harm. OSError EALREADY while a
-        sync is under way."""
+        sync is under way: it stays open. A poisoned one says so too, and is closed."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
