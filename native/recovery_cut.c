@@ -31,48 +31,64 @@ static uint64_t cut_from(const struct cut *cut, size_t segment)
     return segment == cut->end->place.segment ? cut->end->place.offset : SEGMENT_FIRST_RECORD;
 }
 
-/* A record that is not whole at the very end of the good ones, and nothing behind it: how far it says it reaches. */
+/* A record that is not whole, and nothing valid behind it: how far it says that it reaches, if that can be. */
 static int torn_end(struct cut *cut, struct scan_place place, uint64_t *end)
 {
-    uint64_t bytes = cut->scan->segments[place.segment].bytes;
+    uint64_t bytes = cut->scan->segments[place.segment].bytes, room = bytes - place.offset, size;
     struct journal_header header;
     const uint8_t *found;
-    int error;
+    int error = scan_bytes(cut->scan, place, JOURNAL_HEADER_BYTES, &found);
 
-    *end = place.offset;
-    if (place.offset + JOURNAL_HEADER_BYTES > bytes)
-        return 0;
-    error = scan_bytes(cut->scan, place, JOURNAL_HEADER_BYTES, &found);
     if (error)
         return error;
     memcpy(&header, found, sizeof header);
-    if (header.position == scan_position(cut->scan, place)) {
-        uint64_t size = journal_record_bytes(header.size), room = bytes - place.offset;
-
-        *end = place.offset + (size < room ? size : room);
-    }
+    size = journal_record_bytes(header.size);
+    if (size > bytes / SEGMENT_LARGEST_PART)
+        size = JOURNAL_HEADER_BYTES;
+    *end = place.offset + (size < room ? size : room);
     return 0;
 }
 
-/* Find all that is valid behind the end, whatever its sequence: none of it may be found when more has been appended. */
+/*
+ * Find the end of all behind the place that is a record, or was to be one: when more has been appended, none of it may
+ * be found where a record is looked for.
+ */
+static int measure_segment(struct cut *cut, struct scan_place place, uint64_t *end)
+{
+    size_t behind = place.segment + 1;
+    int result;
+
+    *end = place.offset;
+    while ((result = scan_candidate(cut->scan, &place, behind)) > 0) {
+        struct journal_header header;
+
+        result = scan_record(cut->scan, place, 0, &header);
+        if (result > 0) {
+            *end = place.offset += journal_record_bytes(header.size);
+        } else {
+            if (result == 0 && place.offset >= *end)
+                result = torn_end(cut, place, end);
+            place.offset += 8;
+        }
+        if (result < 0)
+            break;
+    }
+    return result;
+}
+
 static int measure(struct cut *cut)
 {
     for (size_t i = cut->end->place.segment; i < cut->scan->n_segments; i++) {
         struct scan_place place = {.segment = i, .offset = cut_from(cut, i)};
         uint64_t *end = &cut->ends[i - cut->end->place.segment];
-        struct journal_header header;
-        int result;
+        int error = 0;
 
         *end = place.offset;
-        if (scan_position(cut->scan, place) < cut->shape->start)
-            continue; /* damage, not the end: it was on disk */
-        while ((result = scan_search(cut->scan, &place, i + 1, 0, &header)) > 0)
-            *end = place.offset += journal_record_bytes(header.size);
-        if (result == 0 && *end == cut_from(cut, i))
-            result = torn_end(cut, (struct scan_place){.segment = i, .offset = *end}, end);
-        if (result < 0)
-            return result;
-        cut->bytes += *end - cut_from(cut, i);
+        if (scan_position(cut->scan, place) >= cut->shape->start) /* else it is damage: it was on disk */
+            error = measure_segment(cut, place, end);
+        if (error)
+            return error;
+        cut->bytes += *end - place.offset;
     }
     return 0;
 }

@@ -118,29 +118,36 @@ static uint64_t skip_in_window(const struct scan *scan, uint64_t number, uint64_
     return offset;
 }
 
-int scan_search(
-    struct scan *scan, struct scan_place *place, size_t end, uint64_t sequence, struct journal_header *header)
+int scan_candidate(struct scan *scan, struct scan_place *place, size_t end)
 {
     for (; place->segment < end; place->segment++, place->offset = SEGMENT_FIRST_RECORD) {
         const struct segment *segment = &scan->segments[place->segment];
 
         while (place->offset + JOURNAL_HEADER_BYTES <= segment->bytes) {
             const uint8_t *bytes;
-            int result = scan_bytes(scan, *place, JOURNAL_HEADER_BYTES, &bytes);
-            uint64_t candidate;
+            int error = scan_bytes(scan, *place, JOURNAL_HEADER_BYTES, &bytes);
+            uint64_t found;
 
-            if (result < 0)
-                return result;
-            candidate = skip_in_window(scan, segment->number, place->offset);
-            if (candidate != place->offset) {
-                place->offset = candidate;
-                continue; /* what it needs may lie behind the window */
-            }
-            result = scan_record(scan, *place, sequence, header);
-            if (result)
-                return result;
-            place->offset += 8;
+            if (error)
+                return error;
+            found = skip_in_window(scan, segment->number, place->offset);
+            if (found == place->offset)
+                return 1;
+            place->offset = found; /* what it needs may lie behind the window */
         }
     }
     return 0;
+}
+
+int scan_search(
+    struct scan *scan, struct scan_place *place, size_t end, uint64_t sequence, struct journal_header *header)
+{
+    int result;
+
+    for (; (result = scan_candidate(scan, place, end)) > 0; place->offset += 8) {
+        result = scan_record(scan, *place, sequence, header);
+        if (result)
+            break;
+    }
+    return result;
 }

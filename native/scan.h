@@ -52,8 +52,13 @@ int scan_bytes(struct scan *scan, struct scan_place place, uint64_t size, const 
 int scan_record(struct scan *scan, struct scan_place place, uint64_t sequence, struct journal_header *header);
 
 /*
- * The first such record at `place` or behind it, but before segment `end`: 1, and where it is; 0; -errno. Every place
- * is tried.
+ * The first place at `place` or behind it, but before segment `end`, which holds its own position, as a record does,
+ * valid or not: 1, 0, or -errno. Every place is tried.
+ */
+int scan_candidate(struct scan *scan, struct scan_place *place, size_t end);
+
+/*
+ * The first such record at `place` or behind it, but before segment `end`: 1, and where it is; 0; -errno.
  */
 int scan_search(
     struct scan *scan, struct scan_place *place, size_t end, uint64_t sequence, struct journal_header *header);
