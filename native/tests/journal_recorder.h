@@ -50,7 +50,8 @@ struct recorder {
     void (*look)(struct recorder *recorder, bool barrier);
     uint64_t random;
     unsigned n_images, every;
-    bool quiet; /* while an image is recovered */
+    bool quiet;      /* while an image is recovered */
+    bool sync_fails; /* the next one: what it should have written is never written, and the kernel thinks it clean */
 };
 
 static inline uint64_t roll_dice(struct recorder *recorder, uint64_t n)
@@ -110,6 +111,23 @@ static inline void observe_names(struct recorder *recorder)
         CHECK(++recorder->n_changes < MAX_CHANGES);
 }
 
+/* The block is dirty. One that is as the disk has it makes no difference. */
+static inline void add_version(struct file *file, uint32_t block)
+{
+    const uint8_t *now = file->seen + block * BLOCK, *last = file->durable + block * BLOCK;
+    struct version *version = &file->versions[file->n_versions];
+
+    for (unsigned i = 0; i < file->n_versions; i++)
+        if (file->versions[i].block == block)
+            last = file->versions[i].bytes;
+    if (memcmp(now, last, BLOCK) == 0)
+        return;
+    CHECK(file->n_versions < MAX_VERSIONS);
+    file->n_versions++;
+    version->block = block;
+    memcpy(version->bytes, now, BLOCK);
+}
+
 static inline void observe_file(struct file *file)
 {
     static uint8_t now[SMALL_SEGMENT];
@@ -123,10 +141,8 @@ static inline void observe_file(struct file *file)
 
         if (memcmp(now + offset, file->seen + offset, BLOCK) == 0)
             continue;
-        CHECK(file->n_versions < MAX_VERSIONS);
-        file->versions[file->n_versions].block = block;
-        memcpy(file->versions[file->n_versions++].bytes, now + offset, BLOCK);
         memcpy(file->seen + offset, now + offset, BLOCK);
+        add_version(file, block);
     }
 }
 
@@ -162,32 +178,49 @@ static inline int recorded_open(void *context, int directory, const char *name, 
     return result;
 }
 
+static inline struct file *file_behind(struct recorder *recorder, int fd)
+{
+    struct stat found;
+
+    CHECK(fstat(fd, &found) == 0);
+    for (unsigned i = 0; i < recorder->n_files; i++)
+        if (recorder->files[i].inode == found.st_ino)
+            return &recorder->files[i];
+    return NULL;
+}
+
 static inline ssize_t recorded_pwrite(void *context, int fd, const void *bytes, size_t size, uint64_t offset)
 {
+    struct recorder *recorder = context;
+    struct file *file;
     ssize_t result;
 
-    moment(context, false);
+    moment(recorder, false);
     result = KERNEL.pwrite(NULL, fd, bytes, size, offset);
-    moment(context, false);
+    file = file_behind(recorder, fd);
+    if (file) {
+        observe_file(file);
+        for (uint64_t block = offset / BLOCK; size && block <= (offset + size - 1) / BLOCK; block++)
+            add_version(file, (uint32_t)block); /* also what is as it was */
+    }
+    moment(recorder, false);
     return result;
 }
 
 static inline int recorded_fdatasync(void *context, int fd)
 {
     struct recorder *recorder = context;
-    struct stat found;
+    struct file *file;
+    bool fails = recorder->sync_fails;
 
     moment(recorder, true);
-    CHECK(fstat(fd, &found) == 0);
-    for (unsigned i = 0; i < recorder->n_files; i++) {
-        struct file *file = &recorder->files[i];
-
-        if (file->inode == found.st_ino) {
-            memcpy(file->durable, file->seen, sizeof file->seen);
-            file->n_versions = 0;
-        }
-    }
-    return KERNEL.fdatasync(NULL, fd);
+    recorder->sync_fails = false;
+    file = file_behind(recorder, fd);
+    CHECK(file != NULL);
+    for (unsigned i = 0; i < file->n_versions && !fails; i++)
+        memcpy(file->durable + file->versions[i].block * BLOCK, file->versions[i].bytes, BLOCK);
+    file->n_versions = 0;
+    return fails ? -EIO : KERNEL.fdatasync(NULL, fd);
 }
 
 static inline int recorded_sync_directory(void *context, int directory)

@@ -19,7 +19,7 @@
 #define FIRST_POSITION (UINT64_C(1) << 32 | SEGMENT_FIRST_RECORD)
 
 struct directory {
-    char path[128];
+    char path[512];
     int fd;
 };
 

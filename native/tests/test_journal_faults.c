@@ -246,11 +246,39 @@ static void test_full_disk(void)
     remove_directory(&directory);
 }
 
+/* The kernel may have thrown away what it could not write: that the next write succeeds says nothing. */
+static void test_failed_write_poisons(void)
+{
+    struct faults faults = {.error = -EIO, .from = 1, .to = 1};
+    struct directory directory = make_directory();
+    struct journal_files files = with_faults(&faults);
+    struct journal journal;
+    struct journal_sync sync;
+    uint64_t position;
+
+    CHECK(try_open(&journal, &directory, 0, NULL, &files) == 0);
+    append_many(&journal, 10);
+    CHECK(journal_sync_begin(&journal, &sync) == 0);
+    CHECK(append_next(&journal, &position) == 0);
+    faults.from = 0;
+    faults.to = UINT32_MAX;
+    CHECK(journal_flush(&journal) == -EIO && journal.poisoned == -EIO);
+    faults.to = 0;
+    CHECK(journal_flush(&journal) == -EIO && append_next(&journal, &position) == -EIO);
+    CHECK(journal_sync_end(&journal, &sync, 0) == 0 && journal.synced == FIRST_POSITION);
+    CHECK(journal_close(&journal) == -EIO);
+    journal = open_journal(&directory, NULL);
+    CHECK(count_whole(&journal) == 10);
+    CHECK(journal_close(&journal) == 0);
+    remove_directory(&directory);
+}
+
 int main(void)
 {
     unsigned n;
 
     test_full_disk();
+    test_failed_write_poisons();
     n = sweep(FAILS, -EIO, 1, true);
     CHECK(n > 20);
     printf("%u syncs, each failed once\n", n);

@@ -195,6 +195,55 @@ static void test_every_image_of_three_records(bool prepare, bool beside)
     stop(&recorder);
 }
 
+/*
+ * The disk takes nothing of one sync, and the kernel forgets that it should have: the records can still be read, until
+ * the power goes. Recovery finds them, and sees that they are there to stay.
+ */
+static void test_sync_that_failed(void)
+{
+    struct recorder recorder = start(look_at_some);
+    struct journal_files files = recording(&recorder);
+    struct user user = open_nearly_full(&recorder, &files, true);
+    uint64_t position;
+
+    recorder.every = 1;
+    for (unsigned i = 0; i < 3; i++) {
+        recorder.promises.appended = user.journal.sequence + 1;
+        CHECK(append_sized(&user.journal, 1000, &position) == 0);
+    }
+    recorder.sync_fails = true;
+    CHECK(journal_sync(&user.journal) == -EIO);
+    CHECK(journal_close(&user.journal) == -EIO);
+    user_open(&user);
+    CHECK(user.journal.sequence == recorder.promises.appended && user.journal.synced == user.journal.tail);
+    recorder.promises.synced = user.journal.sequence;
+    moment(&recorder, true);
+    CHECK(journal_close(&user.journal) == 0);
+    stop(&recorder);
+}
+
+/* A retired segment is used again before the disk knows that it is retired. */
+static void test_spare_is_taken_at_once(void)
+{
+    struct recorder recorder = start(look_at_all);
+    struct journal_files files = recording(&recorder);
+    struct user user = open_nearly_full(&recorder, &files, true);
+    uint64_t position;
+
+    recorder.quiet = true;
+    for (unsigned i = 0; i < 3; i++)
+        CHECK(append_sized(&user.journal, 1000, &position) == 0);
+    recorder.quiet = false;
+    recorder.promises.appended = user.journal.sequence;
+    user_sync(&user);
+    recorder.promises.retired = user.journal.sequence - 1;
+    CHECK(segment_retire(&files, recorder.directory.fd, 1, SEGMENT_SPARES) == 0);
+    CHECK(segment_prepare(&files, recorder.directory.fd, user.journal.id, 3, SMALL_SEGMENT, 0) == 0);
+    moment(&recorder, true);
+    user_close(&user);
+    stop(&recorder);
+}
+
 static void test_images_of_a_long_use(unsigned seed)
 {
     struct recorder recorder = start(look_at_some);
@@ -213,6 +262,8 @@ int main(int argc, char **argv)
 
     for (unsigned way = 0; way < 4; way++)
         test_every_image_of_three_records(way & 1, way & 2);
+    test_sync_that_failed();
+    test_spare_is_taken_at_once();
     for (unsigned seed = 1; seed <= n_seeds; seed++)
         test_images_of_a_long_use(seed);
     return 0;

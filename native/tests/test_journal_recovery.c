@@ -337,13 +337,16 @@ static void test_records_in_a_body(void)
     struct directory directory = make_directory();
     struct journal journal = open_journal(&directory, NULL);
     struct findings findings;
+    struct journal_record record;
     uint8_t copy[8192];
-    uint64_t position;
+    uint64_t position, next;
 
     append_many(&journal, 20);
     CHECK(journal_flush(&journal) == 0);
     peek(&directory, 1, SEGMENT_FIRST_RECORD, copy, sizeof copy);
     CHECK(journal_append(&journal, 1, copy, sizeof copy, &position) == 0);
+    CHECK(journal_flush(&journal) == 0);
+    CHECK(journal_read(&journal, position + JOURNAL_HEADER_BYTES, &record, &next) == -EILSEQ);
     CHECK(journal_close(&journal) == 0);
     flip_bit(&directory, 1, (uint32_t)position * UINT64_C(8));
     journal = open_journal(&directory, &findings);
