@@ -90,7 +90,8 @@ static inline void note_name(int fd, const char *name, void *context)
 
     (void)fd;
     CHECK(now->n < MAX_NAMES);
-    snprintf(now->names[now->n].name, SEGMENT_NAME_BYTES, "%s", name);
+    CHECK(strlen(name) < SEGMENT_NAME_BYTES);
+    memcpy(now->names[now->n].name, name, strlen(name));
     now->names[now->n++].file = file_of(recorder, name);
 }
 
