@@ -26,10 +26,11 @@ from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
 from agentd.lanes.direct import DirectLane
+from agentd.lanes.low import LowLane
 from agentd.lanes.normal import NormalLane
 from agentd.server.direct import Direct
 from agentd.server.grants import GrantsDoor
-from agentd.server.keeper import Keeper
+from agentd.server.journal import Journal
 from agentd.server.listener import bind_socket, inode_of, remove_socket
 from agentd.server.server import Server
 from agentd.server.shapes import how_submitted, no_shared_memory
@@ -79,18 +80,18 @@ def _run(settings: Settings) -> int:
     no_memory = no_shared_memory(config.direct.enabled)
     critical = DirectLane(Priority.CRITICAL, hub, no_memory)
     high = DirectLane(Priority.HIGH, hub, no_memory, how_submitted(config.high.io_uring))
+    journal = Journal(config.journal, settings.state_dir)
     lanes = Lanes(
         (
             critical,
             high,
             NormalLane(hub.router),
-            ClosedLane(Priority.LOW, _NOT_BUILT),
+            LowLane(hub.router, lambda: journal.failed, config.journal.level),
             ClosedLane(Priority.BATCH, _NOT_BUILT),
         )
     )
-    keeper = Keeper(settings.state_dir)
     counters = Counters(settings.runtime_dir, os.getuid(), config.stats.max_agents)
-    server = Server(config, hub, lanes, keeper, settings.socket, max_connections, counters)
+    server = Server(config, hub, lanes, journal, settings.socket, max_connections, counters)
     notifier = Notifier(os.environ)
     if notifier:
         server.supervision = Supervision(notifier, watchdog_s(os.environ, os.getpid()), server.summary)
@@ -108,8 +109,8 @@ def _run(settings: Settings) -> int:
     server.direct = Direct(server, (critical, high), grants, read_topology(os.environ), max_attached)
     door = GrantsDoor(server.direct, grants_sock)
     try:
-        keeper.restore(hub, server.now())
-        _say_what_is(settings, keeper, lanes, counters, max_connections, max_attached)
+        journal.restore(hub, server.now())
+        _say_what_is(settings, journal, lanes, counters, max_connections, max_attached)
         gc.freeze()  # what is there now stays: the collector need not look at it again
         uvloop.run(_serve(server, sock, door, stops))
     finally:
@@ -139,14 +140,14 @@ async def _serve(server: Server, sock: socket.socket, door: GrantsDoor, stops: l
 
 
 def _say_what_is(
-    settings: Settings, keeper: Keeper, lanes: Lanes, counters: Counters, max_connections: int, max_attached: int
+    settings: Settings, journal: Journal, lanes: Lanes, counters: Counters, max_connections: int, max_attached: int
 ) -> None:
     if is_shared_place(str(settings.runtime_dir), os.getuid()):
         log.warning(
             "no XDG_RUNTIME_DIR: the socket lies in %s, which does not end with the login", settings.runtime_dir
         )
     log.info("agentd %s, pid %d, socket %s", VERSION, os.getpid(), settings.socket)
-    log.info("Persistence: %s", keeper.persistence)
+    log.info("Persistence: %s", journal.persistence)
     for lane in lanes.views():
         log.info("lane %s: %s", lane.lane.value, lane.reason if lane.open else f"unavailable, {lane.reason}")
     if counters.reason:

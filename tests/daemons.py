@@ -28,6 +28,13 @@ def wait_until(condition: Callable[[], object], what: str = "") -> None:
         time.sleep(0.005)
 
 
+#: Segments that are quickly made. Mail of more than a third of that needs larger ones.
+SMALL_JOURNAL = {"segment_bytes": 4 << 20}
+
+#: As many as it opens, once there is something to keep: segments.
+JOURNAL_FILES = 2
+
+
 class Daemon:
     """One agentd in `directory`. The fixture `daemon` starts and closes one."""
 
@@ -62,7 +69,8 @@ class Daemon:
     def start(self) -> None:
         """Start it; comes back when it answers."""
         assert self.process is None
-        self.config_path.touch()  # a named file must be there
+        if not self.config_path.exists():  # a named file must be there
+            self._write_config({})
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -116,13 +124,16 @@ class Daemon:
 
     def config(self, **sections: dict[str, Any]) -> None:
         """Write the configuration and restart: config(inbox={"max_messages": 2})."""
+        self._write_config(sections)
+        self.restart()
+
+    def _write_config(self, sections: dict[str, dict[str, Any]]) -> None:
         lines = []
-        for section, settings in sections.items():
+        for section, settings in ({"journal": SMALL_JOURNAL} | sections).items():
             lines.append(f"[{section}]")
             for name, value in settings.items():
                 lines.append(f"{name} = {repr(value) if not isinstance(value, bool) else str(value).lower()}")
         self.config_path.write_text("\n".join(lines) + "\n")
-        self.restart()
 
     def close(self) -> None:
         """End it as a service manager would, and look whether anything went wrong inside."""

@@ -17,7 +17,6 @@ from agentd.host.config import (
     TopicLimits,
     TraceLimits,
 )
-from agentd.hub import kept
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import Entry
 from agentd.hub.session import Session
@@ -36,6 +35,7 @@ from agentd.wire.messages import (
     Send,
     State,
 )
+from agentd_client._memory import MemoryJournal
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -134,9 +134,13 @@ class World:
     """A hub, and the time it is told."""
 
     def __init__(self, **limits: float) -> None:
+        journal = limits.pop("journal", False)  # whether anything outlives this hub
         self.config = config(**limits)
         self.now = 1000.0
         self.hub = self._fresh_hub(FIRST_ID)
+        self.journal = MemoryJournal() if journal else None
+        if self.journal is not None:
+            self.journal.restore(self.hub, self.now)
         self._pid = 100
 
     def _fresh_hub(self, first_id: int) -> Hub:
@@ -168,6 +172,7 @@ class World:
         """The id of the message that was accepted."""
         cid, chosen = session.next_cid(), Options(**options) if options else None
         self.hub.router.send(session, Send(cid, to, Content.BYTES, body, chosen), self.now)
+        self.end_turn()
         return self.accepted(session, cid)
 
     def accepted(self, session: FakeSession, cid: int) -> int:
@@ -185,6 +190,7 @@ class World:
         """The id of the reply."""
         cid, chosen = session.next_cid(), Options(**options) if options else None
         self.hub.router.reply(session, Reply(cid, id, Content.BYTES, body, chosen), self.now)
+        self.end_turn()
         return self.accepted(session, cid)
 
     def publish(self, session: FakeSession, topic: str, body: bytes = b"", **options: Any) -> Receipt:
@@ -235,10 +241,21 @@ class World:
         return [state for state, _, _, _ in self.entry(id).trail]
 
     def restart(self) -> None:
-        """An orderly stop and the next start: what is kept goes through the bytes of its file."""
+        """An orderly stop and the next start: what is kept goes through the bytes of its files."""
         for session in list(self.hub.sessions):
             self.hub.leave(session, self.now, "agentd is stopping")
-        file = kept.encode(kept.collect(self.hub, self.now))
+        assert self.journal is not None
+        self.journal.close(self.hub, self.now)
+        self.crash()
+
+    def crash(self) -> None:
+        """The next start after a SIGKILL."""
+        assert self.journal is not None
         self.hub.let_go()
         self.hub = self._fresh_hub(FIRST_ID)  # as if the clock had been set back
-        kept.restore(self.hub, kept.decode(file), self.now)
+        self.journal.restore(self.hub, self.now)
+
+    def end_turn(self) -> None:
+        """What the journal has is told of, as at the end of each turn."""
+        if self.journal is not None:
+            self.journal.end_turn(self.now)

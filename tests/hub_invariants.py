@@ -13,7 +13,7 @@ from fakes import FakeSession
 from agentd.hub.agents import Agent
 from agentd.hub.deadlines import Deadline
 from agentd.hub.hub import Hub
-from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, ENDED, EXPIRED, TRANSITIONS, Entry, Retention
+from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, ENDED, EXPIRED, STORED, TRANSITIONS, Entry, Retention
 from agentd.wire.messages import Answer, Error, Receipt, State
 
 MAX_TRAIL = 64
@@ -74,11 +74,14 @@ def _check_places(hub: Hub, agents: list[Agent]) -> None:
 
     for agent in agents:
         for entry in (*agent.waiting.values(), *agent.delayed.values()):
-            lies(entry, entry.state is ACCEPTED and entry.holder is None)
+            lies(entry, entry.state in (ACCEPTED, STORED) and entry.holder is None)
         for entry in agent.detached.values():
             lies(entry, entry.state is DELIVERED and entry.holder is None)
         for entry in agent.dead.values():
             lies(entry, entry.state is DEAD)
+        if hub.receipts.journal.book is not None and not agent.unnamed and not agent.live:
+            unkept = [entry for entry in (*agent.unfinished(), *agent.dead.values()) if not entry.position]
+            assert not unkept, f"{agent.name} is absent, and the journal has nothing of {unkept}"
     for session in hub.sessions:
         for entry in session.held.values():
             lies(entry, entry.state not in ENDED and entry.holder is session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -238,8 +239,9 @@ class Party:
         return view
 
     def story(self, id: int) -> list[str]:
-        """The states that a message went through."""
-        return [transition.state.value for transition in self.trace(id).transitions]
+        """The states that a message went through. What is `stored` counts as accepted: which, the disk decides."""
+        states = [transition.state.value for transition in self.trace(id).transitions]
+        return [state for state, _ in groupby("accepted" if state == "stored" else state for state in states)]
 
     def state(self, id: int) -> str:
         """The state that it is in."""

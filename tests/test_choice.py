@@ -21,7 +21,7 @@ from agentd.wire.errors import BY_CODE
 from agentd.wire.messages import Priority, Route
 
 #: This version has no others to open.
-OPEN = {Priority.CRITICAL, Priority.HIGH, Priority.NORMAL}
+OPEN = {Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW}
 LIMITS = ("inline_bytes", "pool_bytes", "max_body_bytes")
 LATE = ("attached", "recipient", "size")
 
@@ -80,7 +80,7 @@ def test_what_is_decided_early_stays_so() -> None:
 
 
 def test_a_row_has_a_route_or_is_an_error_and_fills_its_words() -> None:
-    words = ("lane", "why", "route", "journal", "to", "sender", "size_bytes", "limit_bytes")
+    words = ("lane", "why", "route", "to", "sender", "size_bytes", "limit_bytes")
     for row in TABLE:
         assert bool(row.route) != bool(row.code) == (not row.unless), row.name
         assert set(re.findall(r"{(\w+)}", row.reason + row.hint + row.unless)) <= set(words)

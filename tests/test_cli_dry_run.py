@@ -23,7 +23,7 @@ def test_it_says_the_way_the_reason_and_what_may_change(agentctl: Agentctl) -> N
     known(agentctl, "builder")
     shown = agentctl("send", "builder", "hi", "--dry-run", name="planner", status=0)
     assert shown.out.splitlines() == [
-        "normal · socket · builder is absent; agentd keeps this in memory for it",
+        "normal · socket · builder is absent; agentd keeps this on disk for it",
         "may change: builder is absent now; it may have come by then",
         "nothing was sent; row kept of the table of ways",
     ]
@@ -32,7 +32,7 @@ def test_it_says_the_way_the_reason_and_what_may_change(agentctl: Agentctl) -> N
         "lane": "normal",
         "route": "socket",
         "row": "kept",
-        "reason": "builder is absent; agentd keeps this in memory for it",
+        "reason": "builder is absent; agentd keeps this on disk for it",
         "unless": ["builder is absent now; it may have come by then"],
     }
     assert agentctl("inbox", "builder", status=0).out == "No mail for builder.\n"
@@ -42,9 +42,9 @@ def test_it_says_the_way_the_reason_and_what_may_change(agentctl: Agentctl) -> N
     ("arguments", "status", "row"),
     [
         (("nobody", "hi"), 66, "normal_unknown"),
-        (("builder", "hi", "--durable"), 69, "normal_durable"),
+        (("builder", "hi", "--priority", "low", "--route", "socket"), 69, "low_other_route"),
         (("builder", "hi", "--route", "direct"), 69, "normal_other_route"),
-        (("builder", "hi", "--priority", "low"), 69, "closed"),
+        (("builder", "hi", "--priority", "batch"), 69, "closed"),
         (("builder", "hi", "--priority", "critical"), 75, "direct_absent"),
         (("builder", "hi", "--priority", "critical", "--durable"), 65, "direct_durable"),
         (("builder", "hi", "--priority", "critical", "--key", "k"), 65, ""),

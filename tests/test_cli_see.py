@@ -34,11 +34,11 @@ def test_status_begins_with_what_is_in_trouble(agentctl: Agentctl) -> None:
 
 def test_lanes(agentctl: Agentctl) -> None:
     rows = agentctl("lanes", "--json", status=0).json["lanes"]
-    assert [row["lane"] for row in rows if row["open"]] == ["critical", "high", "normal"]
+    assert [row["lane"] for row in rows if row["open"]] == ["critical", "high", "normal", "low"]
     assert all(row["reason"] for row in rows if not row["open"])
     lines = agentctl("lanes", status=0).out.splitlines()
     states = {line.split()[0]: line.split()[1] for line in lines[1:6]}
-    assert list(states.values()) == ["closed"] * 2 + ["open"] * 3  # what is closed comes first
+    assert list(states.values()) == ["closed"] + ["open"] * 4  # what is closed comes first
     assert states["normal"] == states["critical"] == "open"
 
 

@@ -222,7 +222,7 @@ def test_the_same_key_is_accepted_once(agentctl: Agentctl) -> None:
 
 def test_a_lane_that_is_not_built_is_refused(agentctl: Agentctl) -> None:
     send(agentctl, "builder", "hi")
-    error = agentctl("send", "builder", "hi", "--priority", "low", "--json", name="planner", status=69).error
+    error = agentctl("send", "builder", "hi", "--priority", "batch", "--json", name="planner", status=69).error
     assert error["code"] == "lane_unavailable"
 
 

@@ -51,7 +51,7 @@ async def test_it_names_the_row_the_reason_and_what_may_change(face: Face) -> No
         view = await planner.choose("builder", {"pr": 7})
         assert (view.row, view.lane, view.route) == ("normal", "normal", "socket")
         assert "builder's inbox" in view.reason
-        assert view.unless == ["builder is live now; if it leaves first, this waits for it in memory"]
+        assert view.unless == ["builder is live now; if it leaves first, this waits for it on disk"]
         assert (await planner.look("builder")).total == 0
         with pytest.raises(errors.NoSuchAgent, match="builder") as refused:
             await planner.choose("bulder", "hi")

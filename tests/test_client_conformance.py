@@ -182,17 +182,31 @@ async def test_the_same_key_is_accepted_once(face: Face) -> None:
         assert (await me.look("me")).total == 1
 
 
-@pytest.mark.parametrize("priority", ["low", "batch"])
-async def test_lanes_that_are_not_there_are_refused(face: Face, priority: str) -> None:
+async def test_a_lane_that_is_not_there_is_refused(face: Face) -> None:
     async with face.connect("me") as me:
-        for options in ({"priority": priority}, {"durable": True}, {"route": "direct"}):
+        for options in ({"priority": "batch"}, {"route": "direct"}):
             with pytest.raises(errors.LaneUnavailable):
                 await me.send("me", b"x", **options)
         with pytest.raises(errors.LaneUnavailable):
-            await me.request("me", b"x", priority=priority)
+            await me.request("me", b"x", priority="batch")
         with pytest.raises(errors.LaneUnavailable):
-            await me.publish("t", b"x", priority=priority)
+            await me.publish("t", b"x", priority="batch")
         assert (await me.look("me")).total == 0
+
+
+@pytest.mark.parametrize("options", [{"priority": "low"}, {"durable": True}])
+async def test_what_is_kept_is_stored_and_says_so(face: Face, options: dict[str, Any]) -> None:
+    async with face.connect("me") as me:
+        receipt = await me.send("me", b"x", **options)
+        assert receipt.state is State.STORED
+        assert receipt.route == ("journal" if "priority" in options else "socket")
+        message = await me.receive(timeout=LONG)
+        assert message is not None and message.lane == receipt.lane
+        await message.ack()
+        ticket = me.post("me", b"y", **options)
+        assert (await ticket).state is State.STORED
+        with pytest.raises(errors.NotOnThisLane):
+            await me.publish("t", b"x", **options)
 
 
 async def test_send_waits_for_room_and_raises_when_its_time_is_over(face: Face) -> None:

@@ -179,7 +179,7 @@ def test_a_known_name_keeps_its_mail_while_nobody_takes_it(world: World) -> None
     builder.leave()
     for number in range(3):
         planner.send("builder", number)
-    assert [mail.state for mail in planner.inbox("builder").messages] == ["accepted"] * 3
+    assert [mail.state for mail in planner.inbox("builder").messages] == ["stored"] * 3
     back = world.join("builder", take=True)
     assert [value_of(back.take()) for _ in range(3)] == [0, 1, 2]
 

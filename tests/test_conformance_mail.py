@@ -349,7 +349,7 @@ def test_looking_at_an_inbox_takes_nothing(world: World) -> None:
     id = sender.send("builder", "a\nlong  story " * 50, allow_absent=True)
     view = sender.inbox("builder")
     (mail,) = view.messages
-    assert (view.total, mail.id, mail.state.value, mail.attempt, mail.sender) == (1, id, "accepted", 1, "planner")
+    assert (view.total, mail.id, mail.state.value, mail.attempt, mail.sender) == (1, id, "stored", 1, "planner")
     assert mail.preview.startswith("a long story a long") and len(mail.preview) == 80 and mail.size_bytes == 700
     assert world.join("builder", take=True).take().attempt == 1
 

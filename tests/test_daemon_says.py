@@ -23,7 +23,7 @@ def test_the_banner(daemon: Daemon, raw: Opener) -> None:
     said = daemon.stderr
     assert re.search(rf"INFO: agentd \d+\.\d+\.\d+, pid {daemon.pid}, socket {daemon.socket}\n", said)
     persistence = re.search(r"INFO: Persistence: (.*)\n", said)
-    assert persistence and "kill" in persistence[1] and "orderly stop" in persistence[1]
+    assert persistence and "power cuts" in persistence[1] and str(daemon.state_dir) in persistence[1]
     lanes = dict(re.findall(r"INFO: lane (\w+): (.*)\n", said))
     assert list(lanes) == [priority.value for priority in Priority]
     assert lanes["normal"] == "the Unix socket"
@@ -102,8 +102,8 @@ def test_bodies_are_never_logged(daemon: Daemon, raw: Opener) -> None:
     refused = [
         send("nobody"),
         send("a/b"),
-        send(priority=Priority.LOW),
-        send(durable=True),
+        send(priority=Priority.BATCH),
+        send(durable=True, priority=Priority.CRITICAL),
         send(wait=State.STORED),
         send(hops=99),
         send(headers={"h": "x" * 20000}),

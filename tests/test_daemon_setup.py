@@ -139,8 +139,8 @@ def test_what_agentd_makes_is_for_its_owner_only(daemon: Daemon) -> None:
     assert mode(daemon.runtime_dir) == mode(daemon.state_dir) == 0o700
     assert mode(daemon.socket) == 0o600
     assert daemon.stop() == 0
-    kept = [path for place in (daemon.runtime_dir, daemon.state_dir) for path in place.iterdir()]
-    assert kept and all(mode(path) == 0o600 for path in kept)
+    kept = [path for place in (daemon.runtime_dir, daemon.state_dir) for path in place.rglob("*")]
+    assert kept and all(mode(path) == (0o700 if path.is_dir() else 0o600) for path in kept)
     assert not daemon.socket.exists()
 
 

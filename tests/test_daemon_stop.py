@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,13 +12,18 @@ import pytest
 from daemons import Daemon, wait_until
 from raw import Opener, Raw
 
-from agentd.hub.kept import Kept, encode
-from agentd.server import keeper
+from agentd.hub.checkpoint import Checkpoint, encode
+from agentd.server import journal
 from agentd.wire import messages as wire
 from agentd.wire.bodies import Content
 from agentd.wire.messages import Bye, Message, Options, Receipt, State
 
 ABSENT = Options(allow_absent=True)
+
+
+def checkpoint_of(daemon: Daemon) -> Path:
+    """What an orderly stop leaves."""
+    return daemon.state_dir / journal.DIRECTORY / journal.CHECKPOINT
 
 
 def send(to: str, body: bytes = b"x", options: Options | None = None) -> wire.Send:
@@ -104,14 +110,14 @@ def test_what_is_not_finished_is_kept_and_comes_again(daemon: Daemon, raw: Opene
     assert [m.id for m in got] == ids[:3]
     assert {m.sender for m in got} == {"me"}
     trail = again.ask(wire.Trace(0, ids[0])).transitions
-    assert [t.state for t in trail] == [State.ACCEPTED, State.DELIVERED, State.ACCEPTED]
-    assert "stopping" in trail[-1].note
+    assert [t.state for t in trail][:3] == [State.ACCEPTED, State.DELIVERED, State.ACCEPTED]
+    assert "stopping" in trail[2].note and trail[-1].state is State.STORED
     assert again.ask(wire.Ack(0, ids[:3])).count == 3
 
 
 def test_the_drain_is_bounded(daemon: Daemon, raw: Opener) -> None:
     """A receiver that holds a message for ever does not hold the daemon for ever; nor does one that does not read."""
-    daemon.config(shutdown={"drain_s": 0.0})
+    daemon.config(shutdown={"drain_s": 0.0}, journal={"segment_bytes": 8 << 20})
     me, other, deaf = raw("me"), raw("other", take=True), raw("deaf", take=True)
     other.take(1)
     me.ask(send("other"))
@@ -186,41 +192,38 @@ def test_ids_never_come_again(daemon: Daemon, raw: Opener) -> None:
     assert sorted({*before, after}) == [*before, after]
 
 
-def test_the_kept_file_is_consumed(daemon: Daemon, raw: Opener) -> None:
-    """A message acked after the start must not come back after a crash."""
-    file = daemon.state_dir / keeper.FILE
+def test_what_is_acked_after_a_start_does_not_come_back(daemon: Daemon, raw: Opener) -> None:
+    """Also not after a crash: the ack is in the journal, behind the checkpoint."""
     raw("me").ask(send("other", options=ABSENT))
-    daemon.stop()
-    assert file.exists()
-    daemon.start()
+    daemon.restart()
     other = raw("other", take=True)
     other.take(1)
     other.ask(wire.Ack(0, [other.until(Message).id]))
-    assert not file.exists()
+    raw("me").ask(send("third", options=ABSENT))  # once this is stored, the ack before it is
     daemon.kill()
     daemon.start()
     with Raw(daemon.socket) as after:
-        assert after.ask(wire.Status(0)).waiting == 0
+        assert after.ask(wire.Status(0)).waiting == 1
 
 
 def _truncated(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def _unsealed(data: bytes) -> Kept:
-    return msgspec.msgpack.decode(data[12:], type=Kept)
+def _unsealed(data: bytes) -> Checkpoint:
+    return msgspec.msgpack.decode(data[12:], type=Checkpoint)
 
 
 def _another_format(data: bytes) -> bytes:
-    kept = _unsealed(data)
-    kept.format = 99
-    return encode(kept)
+    found = _unsealed(data)
+    found.format = 99
+    return encode(found)
 
 
 def _a_bad_name(data: bytes) -> bytes:
-    kept = _unsealed(data)
-    kept.mail[0].to = kept.names[0].name = "no/name"
-    return encode(kept)
+    found = _unsealed(data)
+    found.names[0].name = "no/name"
+    return encode(found)
 
 
 def _a_flipped_bit(data: bytes) -> bytes:
@@ -230,8 +233,8 @@ def _a_flipped_bit(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     "harm", [_truncated, _another_format, _a_bad_name, _a_flipped_bit, lambda _: b"", lambda _: b"\xc1" * 99]
 )
-def test_a_broken_kept_file_is_set_aside(daemon: Daemon, raw: Opener, harm: Any) -> None:
-    file = daemon.state_dir / keeper.FILE
+def test_a_broken_checkpoint_is_set_aside_and_the_journal_read_instead(daemon: Daemon, raw: Opener, harm: Any) -> None:
+    file = checkpoint_of(daemon)
     raw("me").ask(send("other", options=ABSENT))
     daemon.stop()
     broken = harm(file.read_bytes())
@@ -240,11 +243,9 @@ def test_a_broken_kept_file_is_set_aside(daemon: Daemon, raw: Opener, harm: Any)
     aside = file.with_suffix(".broken")
     assert aside.read_bytes() == broken
     assert "ERROR" in daemon.stderr and f"set aside as {aside}" in daemon.stderr
-    me = raw("me")
-    assert agent(me, "other") is None
-    me.ask(send("other", options=ABSENT))
-    daemon.restart()
-    assert raw("me").ask(wire.Status(0)).waiting == 1
+    other = raw("other", take=True)
+    other.take(1)
+    assert other.until(Message).sender == "me"
 
 
 def test_lower_limits_lose_nothing_that_was_kept(daemon: Daemon, raw: Opener) -> None:
@@ -263,13 +264,13 @@ def test_lower_limits_lose_nothing_that_was_kept(daemon: Daemon, raw: Opener) ->
 # The crash.
 
 
-def test_a_kill_loses_what_was_said_to_be_lost_and_nothing_pretends_otherwise(daemon: Daemon, raw: Opener) -> None:
+def test_a_kill_loses_what_was_not_stored_and_nothing_pretends_otherwise(daemon: Daemon, raw: Opener) -> None:
     me, other = raw("me"), raw("other", take=True)
     kept = me.ask(send("absent", options=ABSENT))
-    assert "in memory" in kept.note and "orderly stop" in kept.note
+    assert kept.state is State.STORED and "kept on disk" in kept.note
     live = me.ask(send("other"))
-    assert live.note == ""
-    assert me.ask(wire.Trace(0, kept.id)).state is State.ACCEPTED  # not `stored`: nothing is on disk
+    assert live.state is State.ACCEPTED and live.note == ""
+    assert me.ask(wire.Trace(0, kept.id)).state is State.STORED
     waiting = me.start(send("other", options=Options(wait=State.ACKED)))
     assert me.answer(waiting).count == 1
     asking = me.start(wire.Request(0, "other", Content.TEXT, b"?", 30.0))
@@ -279,23 +280,36 @@ def test_a_kill_loses_what_was_said_to_be_lost_and_nothing_pretends_otherwise(da
         assert not [m for m in left if isinstance(m, Receipt | Bye)]
     assert asking
     daemon.start()
-    assert "a kill or power cut loses them" in daemon.stderr
     me = raw("me")
-    for receipt in (kept, live):
-        assert me.refusal(wire.Trace(0, receipt.id)).code == "no_such_message"
-    assert me.refusal(send("absent")).code == "no_such_agent"
-    assert me.ask(wire.Status(0)).waiting == 0
-    assert me.ask(send("absent", options=ABSENT)).id > max(kept.id, live.id)
+    assert me.ask(wire.Trace(0, kept.id)).state is State.STORED
+    assert me.refusal(wire.Trace(0, live.id)).code == "no_such_message"
+    assert me.ask(wire.Status(0)).waiting == 1
+    assert me.ask(send("absent")).id > max(kept.id, live.id)
+
+
+def test_what_a_taker_leaves_behind_is_kept(daemon: Daemon, raw: Opener) -> None:
+    """It was to a live agent, so in memory alone; from the moment that nobody takes it, the disk has it."""
+    me, other = raw("me"), raw("other", take=True)
+    ids = [me.ask(send("other")).id for _ in range(3)]
+    other.take(1)
+    other.until(Message)
+    other.close()
+    wait_until(lambda: me.ask(wire.Trace(0, ids[-1])).state is State.STORED, "for the journal")
+    daemon.kill()
+    daemon.start()
+    other = raw("other", take=True)
+    other.take(3)
+    assert [other.until(Message).id for _ in ids] == ids
 
 
 def test_a_stop_that_was_cut_short_leaves_the_older_file_whole(daemon: Daemon, raw: Opener) -> None:
     """What is being written has another name until it is complete."""
     raw("me").ask(send("other", options=ABSENT))
     daemon.stop()
-    file = daemon.state_dir / keeper.FILE
-    assert file.exists()
-    (daemon.state_dir / "kept.tmp").write_bytes(b"half a file of a stop that was cut short")
+    making = checkpoint_of(daemon).with_suffix(".tmp")
+    assert checkpoint_of(daemon).exists()
+    making.write_bytes(b"half a file of a stop that was cut short")
     daemon.start()
     assert raw("other").ask(wire.Status(0)).waiting == 1
     assert daemon.stop() == 0
-    assert not (daemon.state_dir / "kept.tmp").exists()
+    assert not making.exists()

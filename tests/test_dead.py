@@ -10,7 +10,7 @@ from agentd.hub.receipts import OVERHEAD_BYTES
 from agentd.wire.errors import Backpressure
 from agentd.wire.messages import Message, State
 
-ACCEPTED, DEAD = State.ACCEPTED, State.DEAD
+ACCEPTED, STORED, DEAD = State.ACCEPTED, State.STORED, State.DEAD
 
 
 def test_a_dead_letter_keeps_its_body_reason_and_attempts_and_frees_its_room() -> None:
@@ -62,7 +62,7 @@ def test_a_letter_is_requeued_in_the_order_of_ids() -> None:
 
 
 def test_a_requeued_letter_waits_neither_for_its_asker_nor_for_its_time() -> None:
-    world = World()
+    world = World(journal=True)
     asker, taker = world.join("asker"), world.join("taker", credit=9)
     world.request(asker, "taker", ttl=5)
     id = taker.told(Message)[-1].id
@@ -73,7 +73,7 @@ def test_a_requeued_letter_waits_neither_for_its_asker_nor_for_its_time() -> Non
     assert world.state(id) is ACCEPTED
     world.restart()
     world.after(1)
-    assert world.state(id) is ACCEPTED
+    assert world.state(id) is STORED
 
 
 def test_a_letter_for_a_full_inbox_stays_dead() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from daemons import Daemon, wait_until
+from daemons import JOURNAL_FILES, Daemon, wait_until
 from raw import Opener, Raw
 
 from agentd.wire import messages as wire
@@ -300,7 +300,7 @@ def test_fds_passed_along_do_not_stay(daemon: Daemon, raw: Opener, bystander: Ra
     socket.send_fds(one.sock, [opened(packed(wire.Status(1)))], [read] * 50)
     one.answer(1)
     os.close(read)
-    assert bystander.ask(wire.Stats(0)).fds == fds + 2  # the connection and its process
+    assert bystander.ask(wire.Stats(0)).fds <= fds + 2 + JOURNAL_FILES  # the connection and its process
     with pytest.raises(BrokenPipeError):
         os.write(write, b"x")
     os.close(write)

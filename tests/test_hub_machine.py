@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 from msgspec import Struct
 
-from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, Entry
+from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, STORED, Entry
 from agentd.wire.bodies import Content
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Answer, Join, Message, Options, Publish, Reply, Request, Send, State
@@ -71,7 +71,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(**LIMITS)
+        self.world = World(journal=True, **LIMITS)
         self.sessions: list[Recorder] = []
         self.tracked: dict[int, Entry] = {}
         self.next_id = self.world.hub.receipts.next_id
@@ -94,7 +94,7 @@ class HubMachine(RuleBasedStateMachine):
     def handed(self, session: Recorder, message: Message, *, answer: bool) -> None:
         """A session is sent a message."""
         entry = self.world.hub.receipts.entries[message.id]
-        assert entry.state is ACCEPTED
+        assert entry.state in (ACCEPTED, STORED)
         assert message.attempt <= LIMITS["max_attempts"]
         if entry.topic is None and not answer and message.id not in self.was_handed | self.disturbed:
             pair = (message.sender, entry.agent.name)
@@ -120,6 +120,7 @@ class HubMachine(RuleBasedStateMachine):
         except AgentdError:
             assert self.snapshot() == before
             return False
+        self.world.end_turn()
         return True
 
     def session(self, number: int) -> Recorder:
@@ -178,13 +179,15 @@ class HubMachine(RuleBasedStateMachine):
         self.world.after(seconds)
         self.forgotten += len(names - set(self.world.hub.agents.by_name))
 
-    @rule(which=some, what=st.sampled_from(["stall", "go on", "forget", "restart"]), name=names)
+    @rule(which=some, what=st.sampled_from(["stall", "go on", "forget", "restart", "crash"]), name=names)
     def happens_rarely(self, which: int, what: str, name: str) -> None:
         session = self.session(which)
         if what == "forget":
             self.forgotten += self.call(lambda now: self.world.hub.agents.forget(name))
         elif what == "restart":
             self.restart()
+        elif what == "crash":
+            self.crash()
         else:
             session.stalled = what == "stall"
             if not session.stalled and session.takes:
@@ -195,21 +198,34 @@ class HubMachine(RuleBasedStateMachine):
         for session in self.sessions:
             self.world.leave(session, "agentd is stopping")
         self.remember_accepted()
+        self.start_anew(self.unfinished(), self.world.restart)
+        assert self.world.hub.receipts.next_id == self.next_id
+
+    def crash(self) -> None:
+        """What the journal has outlives it, and nothing else."""
+        self.remember_accepted()
+        self.start_anew({id for id in self.unfinished() if self.tracked[id].position}, self.world.crash)
+        self.next_id = self.world.hub.receipts.next_id
+        self.was_handed.clear()  # the numbers of what is lost are used again here
+        self.disturbed.clear()
+        self.last_first.clear()
+
+    def start_anew(self, mail: set[int], start: Callable[[], None]) -> None:
+        """That mail is there again."""
         names = {name for name, agent in self.world.hub.agents.by_name.items() if not agent.unnamed}
-        before, mail = self.tracked, self.unfinished()
+        before = self.tracked
         letters = {id for id, entry in before.items() if id in entry.agent.dead}
         detached = {id for id, entry in before.items() if id in entry.agent.detached}
-        self.world.restart()
+        start()
         hub = self.world.hub
         assert set(hub.agents.by_name) == names
         assert set(hub.receipts.entries) == {*mail, *letters}
         for id, entry in hub.receipts.entries.items():
-            assert entry.state is (DEAD if id in letters else DELIVERED if id in detached else ACCEPTED)
+            assert entry.state is (DEAD if id in letters else DELIVERED if id in detached else STORED)
             assert (id in entry.agent.detached) == (id in detached)
             assert entry.message.attempt == before[id].message.attempt
             assert (entry.to, entry.body_bytes) == (before[id].to, before[id].body_bytes)
         self.tracked = dict(hub.receipts.entries)
-        assert hub.receipts.next_id == self.next_id
         self.sessions.clear()
         self.watches.clear()
         self.asked.clear()

@@ -69,11 +69,6 @@ def test_the_normal_lane_carries_each_verb(world: World) -> None:
     assert sender.answer(3).message.body == b"3"
 
 
-def test_durable_is_refused_while_there_is_no_journal(world: World) -> None:
-    with pytest.raises(LaneUnavailable, match="durable needs the journal: no low here"):
-        lanes(world.hub.router).choose("send", Options(durable=True))
-
-
 @pytest.mark.parametrize("route", [Route.DIRECT, Route.RELAYED, Route.JOURNAL])
 def test_a_route_that_cannot_be_had_is_refused(world: World, route: Route) -> None:
     with pytest.raises(LaneUnavailable, match=f"goes by socket, not {route.value}"):

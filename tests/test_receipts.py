@@ -15,7 +15,8 @@ from agentd.wire.errors import NoSuchMessage
 from agentd.wire.messages import Accepted, Message, Options, Receipt, Send, State
 from agentd.wire.names import id_text
 
-ACCEPTED, DELIVERED, ACKED = State.ACCEPTED, State.DELIVERED, State.ACKED
+ACCEPTED, STORED, DELIVERED = State.ACCEPTED, State.STORED, State.DELIVERED
+ACKED = State.ACKED
 EXPIRED, DEAD = State.EXPIRED, State.DEAD
 
 
@@ -109,11 +110,26 @@ def test_acceptances_in_a_row_are_said_together_and_before_what_follows(world: W
     assert isinstance(receipt, Receipt) and receipt.cid == waits
 
 
-def test_a_receipt_for_an_absent_agent_says_what_its_mail_is_worth(world: World, sender: FakeSession) -> None:
+def test_a_receipt_for_an_absent_agent_says_what_its_mail_is_worth() -> None:
+    world = World(journal=True)
+    sender = world.join("sender")
     world.leave(world.join("taker"))
-    world.send(sender, "taker")
+    id = world.send(sender, "taker")
     (accepted,) = sender.told(Accepted)
-    assert "taker is absent: kept in memory" in accepted.note
+    assert accepted.state is STORED and "taker is absent: kept on disk" in accepted.note
+    assert world.story(id) == [ACCEPTED, STORED]
+
+
+def test_nobody_is_told_stored_before_the_journal_has_it() -> None:
+    world = World(journal=True)
+    sender = world.join("sender")
+    world.leave(world.join("taker"))
+    world.hub.router.send(sender, Send(1, "taker", Content.TEXT, b""), world.now)
+    assert not sender.told(Accepted)
+    (entry,) = world.hub.receipts.entries.values()
+    assert entry.state is ACCEPTED and not entry.is_stored
+    world.end_turn()
+    assert entry.state is STORED and sender.told(Accepted)
 
 
 def test_a_trace_names_each_state_with_its_time_and_its_who(world: World, sender: FakeSession) -> None:

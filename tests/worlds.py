@@ -25,8 +25,8 @@ from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
 from agentd.lanes.direct import DirectLane
+from agentd.lanes.low import LowLane
 from agentd.lanes.normal import NormalLane
-from agentd.server.keeper import Keeper
 from agentd.server.server import Server
 from agentd.wire.messages import (
     VERSION,
@@ -42,6 +42,7 @@ from agentd.wire.messages import (
     Status,
     Welcome,
 )
+from agentd_client._memory import MemoryJournal
 
 #: Limits within reach of a test.
 LIMITS: dict[str, dict[str, Any]] = {
@@ -151,10 +152,13 @@ class MemoryWorld(World):
                 DirectLane(Priority.CRITICAL, self.hub),
                 DirectLane(Priority.HIGH, self.hub),
                 NormalLane(self.hub.router),
-                *(ClosedLane(priority, closed) for priority in (Priority.LOW, Priority.BATCH)),
+                LowLane(self.hub.router, str, "in memory"),
+                ClosedLane(Priority.BATCH, closed),
             ]
         )
-        self.server = Server(config, self.hub, lanes, Keeper(directory), directory / "no.sock", 1000)
+        journal = MemoryJournal()
+        journal.restore(self.hub, self.loop.now)
+        self.server = Server(config, self.hub, lanes, journal, directory / "no.sock", 1000)
         self.server.clock = lambda: self.loop.now
         self.server.loop = cast(Any, self.loop)
 

@@ -88,9 +88,9 @@ def _stop(call: Call, kill: bool) -> int | None:
 
 
 def _wrote_down(state: Path, began: float) -> bool:
-    """Whether the daemon that ended has left its names and mail to the next, as it does at an orderly stop."""
+    """Whether the daemon that ended has written its checkpoint, as it does at an orderly stop."""
     try:
-        return (state / "kept").stat().st_mtime >= began - 1
+        return (state / "journal" / "checkpoint").stat().st_mtime >= began - 1
     except OSError:
         return False
 

@@ -135,6 +135,15 @@ class HighSettings(Section, frozen=True):
     sqpoll_cores: list[Annotated[int, Meta(ge=0, le=4095)]] = []  # for threads of the kernel that submit, a sender each
 
 
+class JournalSettings(Section, frozen=True):
+    """[journal]: what is kept on disk. Past max_bytes: disk_full."""
+
+    level: Literal["mapped", "synced"] = "synced"  # when a message is called stored: the kernel has it, or the disk
+    segment_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 31, multiple_of=1 << 16)] = 64 << 20  # a file's
+    checkpoint_bytes: Bytes = 64 << 20  # so much is read at a start, at most
+    io_uring: bool = True  # False: a thread syncs
+
+
 class ShutdownLimits(Section, frozen=True):
     """[shutdown]: the orderly stop."""
 
@@ -177,6 +186,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     connections: ConnectionLimits = ConnectionLimits()
     direct: DirectLimits = DirectLimits()
     high: HighSettings = HighSettings()
+    journal: JournalSettings = JournalSettings()
     shutdown: ShutdownLimits = ShutdownLimits()
     stats: StatsLimits = StatsLimits()
     aims: AimSettings = AimSettings()

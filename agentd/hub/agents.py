@@ -116,6 +116,10 @@ class Agent:
         """How many its sessions have."""
         return sum(len(session.subscriptions) for session in self.sessions)
 
+    def unfinished(self) -> list[Entry]:
+        """All that is waiting, delayed or held, in no order."""
+        return [*self.waiting.values(), *self.delayed.values(), *self.held()]
+
     def held(self) -> list[Entry]:
         """What was handed out and not finished."""
         return [entry for session in self.takers for entry in session.held.values()] + list(self.detached.values())
@@ -178,6 +182,7 @@ class Agents:
         self.check_new(name, limited=limited)
         agent = self.by_name[name] = Agent(name, now, Retention())
         self.named += 1
+        self._receipts.journal.named(name, now)
         return agent
 
     def check_new(self, name: str, *, limited: bool = True) -> None:
@@ -240,5 +245,6 @@ class Agents:
         if not agent.unnamed:
             self.named -= 1
             self._receipts.forget(agent.ended)
+            self._receipts.journal.forgotten(agent.name)
             if agent.forgetting is not None:
                 agent.forgetting.cancel()

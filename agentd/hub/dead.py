@@ -21,6 +21,7 @@ class DeadLetters:
         if agent.unnamed or not store:
             self._let_go(entry, now)
             return
+        self._receipts.journal.died(entry)
         agent.dead[entry.message.id] = entry
         agent.dead_bytes += entry.size_bytes
         while len(agent.dead) > self._limits.max_messages or agent.dead_bytes > self._limits.max_bytes:
@@ -40,6 +41,8 @@ class DeadLetters:
         self._let_go(entry, now)
 
     def _let_go(self, entry: Entry, now: float) -> None:
+        if entry.position:
+            self._receipts.journal.ended(entry)
         entry.message.body = b""
         self._receipts.retain(entry.agent.ended, [entry], now)
 

@@ -19,10 +19,8 @@ from agentd.hub.requests import Requests
 from agentd.hub.room import Room
 from agentd.hub.session import Session
 from agentd.wire.errors import NoSuchMessage, NotPermitted
-from agentd.wire.messages import Priority, State
+from agentd.wire.messages import State
 from agentd.wire.names import id_text
-
-_NORMAL = Priority.NORMAL
 
 
 class Inboxes(Room):
@@ -50,7 +48,7 @@ class Inboxes(Room):
             self._hand(entry, taker)
             return
         agent.waiting[entry.message.id] = entry
-        if entry.message.lane is not _NORMAL:
+        if urgent.is_urgent(entry):
             urgent.to_front(agent, entry)
 
     def taker_of_fresh(self, agent: Agent) -> Session | None:
@@ -156,7 +154,8 @@ class Inboxes(Room):
             if state in ENDED:
                 continue
             count += 1
-            if entry.holder is not session or entry.watchers or entry.asker or entry.expiry or entry.timer or tapped:
+            is_plain = not (entry.watchers or entry.asker or entry.expiry or entry.timer or entry.position or tapped)
+            if not is_plain or entry.holder is not session:
                 self.finish(entry, now, name)
                 continue
             # The plain message, written out: nobody waits for it, nothing is to be cancelled.
@@ -248,11 +247,13 @@ class Inboxes(Room):
         """A detached entry is held by its agent, whatever becomes of its sessions."""
         entry.agent.detached[entry.message.id] = entry
         entry.timer = self._deadlines.add(at, lambda now: self._hold_over(entry, now))
+        self._receipts.journal.moved(entry)
 
     def delay_until(self, entry: Entry, at: float) -> None:
         """A detached entry waits until then before anybody is sent it."""
         entry.agent.delayed[entry.message.id] = entry
         entry.timer = self._deadlines.add(at, lambda now: self._delay_over(entry, now))
+        self._receipts.journal.moved(entry)
 
     def _hold_over(self, entry: Entry, now: float) -> None:
         entry.agent.detached.pop(entry.message.id, None)
@@ -301,6 +302,8 @@ class Inboxes(Room):
             for entry in list(agent.requests.values()):
                 if entry.holder is None and entry.message.id not in agent.detached:
                     self.die(entry, now, agent.name, why, store=False)
+            if not agent.unnamed:
+                self._receipts.journal.keep_all(agent.unfinished())
         self.pump(agent)
 
     def _detach(self, entry: Entry) -> None:
@@ -340,7 +343,8 @@ class Inboxes(Room):
             self._remove(entry)
             self._receipts.end(entry, EXPIRED, now, who, "the asker stopped waiting")
             return
-        if entry.state is DELIVERED:
+        was_seen = entry.state is DELIVERED
+        if was_seen:
             self._receipts.back(entry, now, who, note)
         if failed:
             message.attempt += 1
@@ -354,6 +358,8 @@ class Inboxes(Room):
             self.delay_until(entry, now + after_s)
             return
         self._rejoin(entry)
+        if was_seen:
+            self._receipts.journal.moved(entry)
 
     def lose(self, entry: Entry, now: float, who: str, note: str) -> None:
         """Delivered, and nobody can know what became of it."""
@@ -434,4 +440,5 @@ class Inboxes(Room):
         self.bytes += entry.size_bytes
         agent.unannounced.add(entry.message.id)  # as good as new
         self._rejoin(entry)
+        self._receipts.journal.moved(entry)
         self.pump(agent)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from agentd.hub.inbox import Inboxes
     from agentd.hub.session import Session
 
-#: What a receipt says of mail that no taker has been sent.
-KEPT_NOTE: Final = "{} is absent: kept in memory, written to disk at an orderly stop only"
 #: As much as is told to a taker at once, charged with what is reckoned beside the bodies: less than a frame.
 _MAX_BYTES: Final = 48 * 1024
 
@@ -55,7 +53,7 @@ class Plain:
         size = len(verb.body) + OVERHEAD_BYTES
         room = min(inboxes.max_bytes - agent.bytes, inboxes.max_total_bytes - inboxes.bytes, max(size, _MAX_BYTES))
         max_size_bytes = self._max_size_bytes
-        if most < 1 or size > room or size > max_size_bytes or verb.options is not None:
+        if most < 1 or size > room or size > max_size_bytes or verb.options is not None or not agent.takers:
             return 0
         taker = inboxes.taker_of_fresh(agent)
         if taker is None:
@@ -97,7 +95,7 @@ class Plain:
         session.tally.sent += count
         session.tally.bytes += body_bytes
         if first_cid:
-            session.accept(first_cid, first_id, at, "" if agent.takers else KEPT_NOTE.format(agent.name), count)
+            session.accept(first_cid, first_id, at, count=count)
         if taker is not None:
             taker.credit -= count
             taker.push_all(messages)

@@ -20,6 +20,7 @@ from msgspec import Struct
 from agentd.host.config import TraceLimits
 from agentd.hub.deadlines import Deadline, Deadlines
 from agentd.hub.histogram import Histogram
+from agentd.hub.stored import Stored
 from agentd.hub.tally import Tally
 from agentd.wire import messages as wire
 from agentd.wire.errors import NoSuchMessage
@@ -71,6 +72,8 @@ class Entry(Struct, gc=False, eq=False):
     timer: Deadline | None = None  # end of a hold, or of a nack's delay
     asker: tuple[Session, int] | None = None  # a request that still waits: session and call
     asking_until: Deadline | None = None
+    position: int = 0  # of its record in the journal; 0: it has none
+    is_stored: bool = False  # the journal has it for good
     outstanding: int = 0  # an event: subscriptions that have yet to take it
 
     @property
@@ -109,6 +112,7 @@ class Counts:
         "missed",
         "published",
         "refused",
+        "stored",
     )
 
     def __init__(self) -> None:
@@ -117,6 +121,7 @@ class Counts:
         self.delivered = 0
         self.acked = 0
         self.expired = 0
+        self.stored = 0
         self.dead = 0
         self.refused = 0
         self.published = 0
@@ -153,11 +158,23 @@ class Receipts:
         self.counts = Counts()
         self.unnamed = Retention()  # for what agents without a name sent
         self.tap: Tap | None = None  # while somebody listens to the daemon's facts
+        self.journal = Stored(self)
         self.wall_offset = 0.0  # the server keeps it right; seconds since 1970 = now + wall_offset
 
     def statistics(self) -> dict[str, int]:
         """How much there is of what, now."""
         return {"messages": len(self.entries), "tapped": int(self.tap is not None)}
+
+    def stored(self, entry: Entry, now: float) -> None:
+        """The journal has it. One that has been delivered meanwhile, or has ended, is told of as that."""
+        entry.is_stored = True
+        if entry.state is not ACCEPTED:
+            return
+        entry.state = STORED
+        entry.trail.append((STORED, now, "agentd", ""))
+        self.counts.stored += 1
+        if self.tap is not None:
+            self.tap(STORED, entry, now, "agentd", "")
 
     def delivered(self, entry: Entry, now: float, who: str, note: str = "") -> None:
         """The receiving library took it for its application."""
@@ -175,9 +192,9 @@ class Receipts:
 
     def back(self, entry: Entry, now: float, who: str, note: str) -> None:
         """It is to be delivered (again): given back, nacked, its receiver gone, or requeued."""
-        entry.state = ACCEPTED
+        entry.state = STORED if entry.is_stored else ACCEPTED
         trail = entry.trail
-        trail.append((ACCEPTED, now, who, note))
+        trail.append((entry.state, now, who, note))
         if len(trail) > _MAX_TRAIL:  # given back without end: the beginning and the latest tell the story
             del trail[1 : _MAX_TRAIL // 2]
             if trail[1][0] is ACCEPTED:  # as is the first
@@ -195,6 +212,11 @@ class Receipts:
             self._tell(entry, now, note)
         if self.tap is not None:
             self.tap(state, entry, now, who, note)
+        if entry.position and state is not DEAD:
+            if state is ACKED:
+                self.journal.acked(entry)
+            else:
+                self.journal.ended(entry)
         if state is not DEAD:
             entry.message.body = b""
         tally = entry.agent.tally
@@ -324,7 +346,8 @@ class Receipts:
 
 def route_of(lane: Priority) -> Route:
     """Which way the daemon carried a message of that lane."""
-    return Route.SOCKET if lane is Priority.NORMAL else Route.RELAYED
+    return _ROUTES.get(lane, Route.RELAYED)
 
 
+_ROUTES: Final = {Priority.NORMAL: Route.SOCKET, Priority.LOW: Route.JOURNAL}
 _NO_DETAILS: Final[Any] = wire.Details()

@@ -11,7 +11,7 @@ from agentd.host.config import Config
 from agentd.hub.agents import Agent, Agents, UsedKey
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.inbox import Inboxes
-from agentd.hub.plain import KEPT_NOTE, Plain
+from agentd.hub.plain import Plain
 from agentd.hub.rates import Rates
 from agentd.hub.receipts import ACCEPTED, ACKED, DELIVERED, ENDED, OVERHEAD_BYTES, Entry, Receipts
 from agentd.hub.requests import Requests
@@ -36,6 +36,7 @@ from agentd.wire.messages import (
     Details,
     Message,
     Options,
+    Priority,
     Publish,
     Receipt,
     Reply,
@@ -47,6 +48,7 @@ from agentd.wire.messages import (
 from agentd.wire.names import check_topic, id_text
 
 UNKNOWN = State.UNKNOWN
+LOW = Priority.LOW
 _WAITABLE = (ACCEPTED, DELIVERED, ACKED)
 _DEFAULTS = Options()
 _MAX_WATCHERS = 64
@@ -109,7 +111,10 @@ class Router:
         agent = agent or self._agents.get_or_create(verb.to, now)
         try:
             entry = self._entry(session, agent, verb.content, verb.body, details, now)
+            entry.message.lane = options.priority
             self._inboxes.check_room(agent, entry.size_bytes, now)
+            if _to_be_kept(agent, options):
+                self._receipts.journal.keep(entry, options.key)
         except AgentdError:
             if not known:
                 self._agents.forget(verb.to)
@@ -121,7 +126,7 @@ class Router:
             self._remember(session.agent, options.key, entry, now)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
-        self._accepted(session, verb.cid, entry)
+        self._accepted(session, verb.cid, entry, options.wait)
         if options.wait is not ACCEPTED and verb.cid:
             self._receipts.watch(entry, session, verb.cid, options.wait, now)
         self._inboxes.put(entry)
@@ -183,14 +188,17 @@ class Router:
             raise shutting_down()
         agent = asked[0].agent if asked is not None else self._reachable(parent.message.sender)
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
+        entry.message.lane = options.priority
         if asked is None:
             self._inboxes.check_room(agent, entry.size_bytes, now)
         else:
             self._inboxes.check_room_for_answer(agent, entry.size_bytes, now)
+        if _to_be_kept(agent, options) and not agent.unnamed:
+            self._receipts.journal.keep(entry)
         self._admit(session, entry)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
-        self._accepted(session, verb.cid, entry, named=asked is None)
+        self._accepted(session, verb.cid, entry, options.wait)
         if options.wait is not ACCEPTED and verb.cid:
             self._receipts.watch(entry, session, verb.cid, options.wait, now)
         if asked is None:
@@ -328,11 +336,17 @@ class Router:
         tally.sent += 1
         tally.bytes += body_bytes
 
-    def _accepted(self, session: Session, cid: int, entry: Entry, *, named: bool = True) -> None:
-        if cid:
+    def _accepted(self, session: Session, cid: int, entry: Entry, wait: State) -> None:
+        """Its sender is told at once; of one that is kept, unless it waits for more, when the journal has it."""
+        if entry.position:
             agent = entry.agent
-            note = "" if agent.takers or not named else KEPT_NOTE.format(agent.name)
-            session.accept(cid, entry.message.id, entry.message.sent_at, note)
+            note = "" if agent.takers else f"{agent.name} is absent: kept on disk until it takes its mail"
+            waits = wait is ACCEPTED
+            self._receipts.journal.answer(entry, session if waits else None, cid, note)
+            if waits:
+                return
+        if cid:
+            session.accept(cid, entry.message.id, entry.message.sent_at, lane=entry.message.lane)
 
     def _repeated(self, session: Session, verb: Send, options: Options, key: str, now: float) -> bool:
         """Whether this sender's key was accepted before; then the answer is about that message."""
@@ -380,6 +394,11 @@ def _other_message(key: str, used: UsedKey) -> BadRequest:
     return BadRequest(
         f"The key {key!r} belongs to message {id_text(used.id)} to {used.to}", "Use a fresh key for each message."
     )
+
+
+def _to_be_kept(agent: Agent, options: Options) -> bool:
+    """Whether the journal has it first: where the sender asks for that, and where nobody is there to take it."""
+    return bool(options.durable) or options.priority is LOW or not agent.takers
 
 
 def check_request(options: Options) -> None:

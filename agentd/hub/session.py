@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import Accepted, DaemonMessage, Error, Message, State
+from agentd.wire.messages import Accepted, DaemonMessage, Error, Message, Priority, Route, State
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
@@ -70,17 +70,28 @@ class Session:
             self.end_run()
         self.write_all(messages)
 
-    def accept(self, cid: int, id: int, at: float, note: str = "", count: int = 1) -> None:
+    def accept(
+        self,
+        cid: int,
+        id: int,
+        at: float,
+        note: str = "",
+        count: int = 1,
+        state: State = State.ACCEPTED,
+        lane: Priority = Priority.NORMAL,
+    ) -> None:
         """Tell the client that so many calls from `cid` on were accepted. Consecutive ones become one Accepted (a third
         of the cost)."""
         run = self._run
         if run is not None:
             before = run.count
-            if cid == run.cid + before and id == run.id + before and note == run.note:
+            follows = cid == run.cid + before and id == run.id + before
+            if follows and note == run.note and state is run.state and lane is run.lane:
                 run.count = before + count
                 return
             self.end_run()
-        self._run = Accepted(cid, id, count, at, note=note)
+        route = Route.JOURNAL if lane is Priority.LOW else Route.SOCKET
+        self._run = Accepted(cid, id, count, at, lane, route, note, state)
         self.run_begun()
 
     def run_begun(self) -> None:

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 _RANKS: Final = {Priority.CRITICAL: 0, Priority.HIGH: 1}
 _LAST: Final = 2
-_NORMAL: Final = Priority.NORMAL
 
 
 def is_urgent(entry: Entry) -> bool:
     """Whether it goes first, and only once."""
-    return entry.message.lane is not _NORMAL
+    return entry.message.lane in _RANKS
 
 
 def rank(item: tuple[int, Entry]) -> tuple[int, int]:

@@ -48,7 +48,6 @@ class Lanes:
             "lane": lane.priority.value,
             "why": lane.reason,
             "route": options.route.value if options.route else "",
-            "journal": self.by_priority[Priority.LOW].reason,
         }
 
     def views(self) -> list[LaneView]:

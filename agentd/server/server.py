@@ -20,7 +20,7 @@ from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.server.crowding import Crowding
 from agentd.server.direct import Direct
-from agentd.server.keeper import Keeper
+from agentd.server.journal import Journal
 from agentd.server.listener import BACKLOG
 from agentd.server.measures import Measures
 from agentd.server.reaper import Reaper
@@ -51,7 +51,7 @@ class Server:
         config: Config,
         hub: Hub,
         lanes: Lanes,
-        keeper: Keeper,
+        journal: Journal,
         socket_path: Path,
         max_connections: int,
         counters: Counters | None = None,
@@ -74,7 +74,7 @@ class Server:
         self.supervision: Supervision | None = None  # under a service manager only
         self.measures = Measures(self, counters)
         self.direct: Direct | None = None  # where there is shared memory between agents
-        self._keeper = keeper
+        self._journal = journal
         self._socket_path = socket_path
         self._max_connections = max_connections
         self._turned_away: set[ServedSession] = set()
@@ -92,6 +92,7 @@ class Server:
         self._closed = asyncio.Event()
         listener = await self.loop.create_unix_server(lambda: SocketSession(self), sock=sock, backlog=BACKLOG)
         self._arm()
+        self._journal.serve(self.loop, self.now, self.flush)
         if self.direct is not None:
             self.direct.open()
         if self.supervision is not None:
@@ -166,6 +167,7 @@ class Server:
     def flush(self, now: float, others: int = 0) -> None:
         """Send what this turn brought about, and set the timer by what it left to do. The first `others` of those with
         something to send belong to a turn that is not over."""
+        self._journal.end_turn(now)
         dirty = self.dirty
         while len(dirty) > others:
             dirty.pop().send_pending()
@@ -228,7 +230,7 @@ class Server:
         now = self.now()
         for session in list(self.hub.sessions):
             self.hub.leave(session, now, "agentd is stopping")
-        self._keeper.write(self.hub, now)
+        self._journal.close(self.hub, now)
 
     # What it says of itself.
 
@@ -243,7 +245,7 @@ class Server:
             self.boot,
             self.measures.up_s,
             str(self._socket_path),
-            self._keeper.persistence,
+            self._journal.persistence,
             self.hub.agents.named,
             sum(agent.live for agent in agents),
             len(self.sessions),

@@ -44,7 +44,8 @@ class Error(Struct, array_like=True, tag=63):
 
 
 class Accepted(Struct, array_like=True, tag=64, gc=False):
-    """`count` calls from `cid` on were accepted under as many ids from `id` on."""
+    """`count` calls from `cid` on were accepted under as many ids from `id` on. `state` is that of all of them then:
+    accepted, or stored where the journal has them."""
 
     cid: Cid
     id: Id
@@ -53,6 +54,7 @@ class Accepted(Struct, array_like=True, tag=64, gc=False):
     lane: Priority = Priority.NORMAL
     route: Route = Route.SOCKET
     note: str = ""
+    state: State = State.ACCEPTED
 
 
 class Receipt(Struct, array_like=True, tag=65, gc=False):

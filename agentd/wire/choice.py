@@ -81,6 +81,8 @@ def _goes(name: str, when: dict[str, tuple[Any, ...]], route: Route, reason: str
 
 _DIRECT: Final = {"priority": DIRECT_LANES}
 _NORMAL: Final = {"priority": (Priority.NORMAL,)}
+_LOW: Final = {"priority": (Priority.LOW,)}
+_INBOX: Final = {"priority": (Priority.NORMAL, Priority.LOW)}
 _NOBODY: Final = (Recipient.UNKNOWN, Recipient.NEW)
 _TO_SOCKET: Final = {**_DIRECT, "recipient": (Recipient.SOCKET,)}
 _TO_RING: Final = {**_DIRECT, "recipient": (Recipient.RING,)}
@@ -227,13 +229,42 @@ TABLE: Final = (
         "{sender} and {to} share memory; the body goes by the pair's pool",
         _NO_PAIR,
     ),
+    # By the journal into an inbox.
+    _refused(
+        "low_other_route",
+        {**_LOW, "route": (Route.DIRECT, Route.RELAYED, Route.SOCKET)},
+        "lane_unavailable",
+        "The lane {lane} goes by journal, not {route}",
+        "Ask for no route, or for another priority.",
+    ),
+    _refused(
+        "low_request",
+        {**_LOW, "verb": ("request",)},
+        "not_on_this_lane",
+        "A request lives as long as its asker waits: it is not kept",
+        "Ask with priority normal, or send a message.",
+    ),
+    _refused(
+        "low_publish",
+        {**_LOW, "verb": ("publish",)},
+        "not_on_this_lane",
+        "An event is for who subscribes now: it is not kept",
+        "Publish with priority normal.",
+    ),
     # Through agentd's socket into an inbox.
     _refused(
-        "normal_durable",
-        {**_NORMAL, "durable": (True,)},
-        "lane_unavailable",
-        "durable needs the journal: {journal}",
-        "Without durable the message is kept in memory.",
+        "durable_request",
+        {**_NORMAL, "durable": (True,), "verb": ("request",)},
+        "not_on_this_lane",
+        "A request lives as long as its asker waits: it is not kept",
+        "Leave out durable, or send a message.",
+    ),
+    _refused(
+        "durable_publish",
+        {**_NORMAL, "durable": (True,), "verb": ("publish",)},
+        "not_on_this_lane",
+        "An event is for who subscribes now: it is not kept",
+        "Leave out durable.",
     ),
     _refused(
         "normal_other_route",
@@ -251,21 +282,28 @@ TABLE: Final = (
     ),
     _refused(
         "normal_unknown",
-        {**_NORMAL, "verb": ("send",), "recipient": (Recipient.UNKNOWN,)},
+        {**_INBOX, "verb": ("send",), "recipient": (Recipient.UNKNOWN,)},
         "no_such_agent",
         "No agent {to} is known",
     ),
     _refused(
         "reply_to_nobody",
-        {**_NORMAL, "verb": ("reply",), "recipient": _NOBODY},
+        {**_INBOX, "verb": ("reply",), "recipient": _NOBODY},
         "absent",
         "{to} does not wait for a reply any more, and takes no mail",
     ),
     _refused(
         "normal_too_large",
-        {**_NORMAL, "size": (Size.TOO_LARGE,)},
+        {**_INBOX, "size": (Size.TOO_LARGE,)},
         "too_large",
         "The body has {size_bytes} bytes, more than message.max_body_bytes",
+    ),
+    _goes(
+        "low",
+        _LOW,
+        Route.JOURNAL,
+        "agentd writes this to its journal, then puts it into {to}'s inbox",
+        "it waits there for as long as {to} is absent",
     ),
     _goes(
         "published",
@@ -278,14 +316,14 @@ TABLE: Final = (
         "kept_for_new",
         {**_NORMAL, "recipient": (Recipient.NEW,)},
         Route.SOCKET,
-        "nobody knows {to} yet; agentd keeps this in memory for it",
+        "nobody knows {to} yet; agentd keeps this on disk for it",
         "{to} is unknown now; it may have come by then",
     ),
     _goes(
         "kept",
         {**_NORMAL, "recipient": (Recipient.ABSENT,)},
         Route.SOCKET,
-        "{to} is absent; agentd keeps this in memory for it",
+        "{to} is absent; agentd keeps this on disk for it",
         "{to} is absent now; it may have come by then",
     ),
     _goes(
@@ -296,11 +334,18 @@ TABLE: Final = (
         "{to} is live now; if it leaves first, this is refused: no_responder",
     ),
     _goes(
+        "durable",
+        {**_NORMAL, "durable": (True,)},
+        Route.SOCKET,
+        "agentd writes this to its journal, then hands it over on {to}'s socket",
+        "{to} is live now; if it leaves first, this waits for it on disk",
+    ),
+    _goes(
         "normal",
         _NORMAL,
         Route.SOCKET,
         "agentd puts this into {to}'s inbox and hands it over on its socket",
-        "{to} is live now; if it leaves first, this waits for it in memory",
+        "{to} is live now; if it leaves first, this waits for it on disk",
     ),
 )
 

@@ -112,6 +112,13 @@ class LaneUnavailable(AgentdError):
     exit_status = 69
 
 
+class JournalFailed(AgentdError):
+    """The disk refused what it had to keep: nothing more is stored until the daemon is started anew."""
+
+    code = "journal_failed"
+    exit_status = 69
+
+
 class TryAgain(AgentdError):
     """Trunk of the passing refusals: the same call may succeed later."""
 
@@ -164,6 +171,12 @@ class NoResponder(TryAgain):
     """Nobody live answers to that name, or the responder is gone with the request."""
 
     code = "no_responder"
+
+
+class DiskFull(TryAgain):
+    """The journal has no room, so that nothing more can be kept. What was stored is not lost."""
+
+    code = "disk_full"
 
 
 class LaneBusy(TryAgain):

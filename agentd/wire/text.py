@@ -373,9 +373,9 @@ def _seconds(given: bytes) -> float:
 
 
 def _accepted(answer: Any) -> bytes | None:
-    if isinstance(answer, Accepted):
-        return f"{id_text(answer.id)} accepted".encode()
-    return f"{id_text(answer.id)} {answer.state.value}".encode() if isinstance(answer, Receipt) else None
+    if isinstance(answer, Accepted | Receipt):
+        return f"{id_text(answer.id)} {answer.state.value}".encode()
+    return None
 
 
 def _count(answer: Any) -> bytes | None:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from agentd.wire.choice import DIRECT_LANES
 from agentd.wire.errors import BadRequest
-from agentd.wire.messages import GiveBack, Message, Nack, Priority, Receive, Reject
+from agentd.wire.messages import GiveBack, Message, Nack, Receive, Reject
 from agentd_client.receipt import Call, Steps
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ class Mail:
         elif len(self.buffer) >= self._places() + self.late:
             self._conversation.give_back([message.id])
             return
-        if message.lane is Priority.NORMAL:
+        if message.lane not in DIRECT_LANES:
             self.buffer.append(message)
         else:
-            self.buffer.insert(sum(other.lane is not Priority.NORMAL for other in self.buffer), message)
+            self.buffer.insert(sum(other.lane in DIRECT_LANES for other in self.buffer), message)
         if self.waiters:
             self._conversation.wake_later(self.waiters.popleft())
 

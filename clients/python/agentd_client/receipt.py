@@ -91,7 +91,7 @@ class Submitted(Call, eq=False):
             return Receipt(None, State.UNKNOWN, note="the connection was lost before the answer" if self.lost else "")
         if type(answer) is wire.Accepted:
             id = id_text(answer.id + self.cid - answer.cid)
-            state = State.UNKNOWN if self.lost else _ACCEPTED
+            state = State.UNKNOWN if self.lost else answer.state
             return Receipt(id, state, answer.lane, answer.route, answer.at, answer.note)
         state = State.UNKNOWN if self.lost and not self.reaches(answer.state) else answer.state
         return Receipt(

@@ -26,12 +26,13 @@ from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
 from agentd.lanes.closed import ClosedLane
 from agentd.lanes.direct import DirectLane
+from agentd.lanes.low import LowLane
 from agentd.lanes.normal import NormalLane
 from agentd.wire.errors import Unreachable
 from agentd.wire.messages import Priority
 from agentd_client import blocking, client
 from agentd_client._joining import installed
-from agentd_client._memory import Cable, Clock, MemoryKeeper, MemoryLink, MemoryPlug, MemoryServer
+from agentd_client._memory import Cable, Clock, MemoryJournal, MemoryLink, MemoryPlug, MemoryServer
 
 __all__ = ["MemoryHub", "memory"]
 
@@ -55,7 +56,7 @@ class MemoryHub:
         self.turn = threading.Condition()  # the lock under which everything happens; notified when something has
         self.cables: set[Cable] = set()
         self.server: MemoryServer
-        self._keeper = MemoryKeeper()
+        self._journal = MemoryJournal()
         self._runs = False
         self._closed = False
         self._timekeeper = threading.Thread(target=self._keep_time, name="agentd in memory", daemon=True)
@@ -138,7 +139,7 @@ class MemoryHub:
         self._stop(orderly=True)
 
     def crash(self) -> None:
-        """As SIGKILL of the daemon: what was in memory is lost."""
+        """As SIGKILL of the daemon: what was not stored is lost."""
         self._stop(orderly=False)
 
     def restart(self) -> None:
@@ -157,14 +158,15 @@ class MemoryHub:
                     DirectLane(Priority.CRITICAL, hub),
                     DirectLane(Priority.HIGH, hub),
                     NormalLane(hub.router),
-                    *(ClosedLane(priority, _NOT_BUILT) for priority in (Priority.LOW, Priority.BATCH)),
+                    LowLane(hub.router, str, "in memory"),
+                    ClosedLane(Priority.BATCH, _NOT_BUILT),
                 ]
             )
             most = self.config.connections.max_connections
-            server = self.server = MemoryServer(self.config, hub, lanes, self._keeper, Path(self.address), most)
+            server = self.server = MemoryServer(self.config, hub, lanes, self._journal, Path(self.address), most)
             server.clock = self.clock.now
             server.loop = cast(asyncio.AbstractEventLoop, self.clock)
-            self._keeper.restore(hub, server.now())
+            self._journal.restore(hub, server.now())
             self._runs = True
             server.flush(server.now())
             self.run()
@@ -173,6 +175,8 @@ class MemoryHub:
         with self.turn:
             self.check_running()
             self._runs = False
+            if not orderly:
+                self.server.hub.receipts.journal.book = None  # nothing that happens from now on is written down
             for cable in self.cables:
                 cable.session.credit = 0  # what one leaves behind is for the next start, not for those that go next
             for cable in list(self.cables):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 from fakes import WALL_OFFSET, World
 
-from agentd.hub import kept
+from agentd.hub import checkpoint
 from agentd.hub.notices import notice
 from agentd.wire.errors import BadRequest, NoSuchAgent, NoSuchMessage
 from agentd.wire.messages import Message, Notice, State
 
-ACCEPTED, DELIVERED, ACKED = State.ACCEPTED, State.DELIVERED, State.ACKED
+ACCEPTED, STORED, DELIVERED, ACKED = State.ACCEPTED, State.STORED, State.DELIVERED, State.ACKED
 EXPIRED, DEAD = State.EXPIRED, State.DEAD
 DAY_S = 86400.0
 
 
 @pytest.fixture
 def world() -> World:
-    return World()
+    return World(journal=True)
 
 
 def test_names_survive_and_their_age_goes_on(world: World) -> None:
@@ -44,7 +44,7 @@ def test_mail_survives_with_its_id_attempts_and_order(world: World) -> None:
         (first, b"1", 2, "sender"),
         (second, b"2", 1, "sender"),
     ]
-    assert world.story(first) == [ACCEPTED, DELIVERED, ACCEPTED]
+    assert world.story(first) == [ACCEPTED, DELIVERED, ACCEPTED, STORED]
     assert world.ack(taker, first, second) == 2
 
 
@@ -100,13 +100,13 @@ def test_mail_that_expired_while_nothing_ran_ends_as_expired(world: World) -> No
     gone, later = world.send(sender, "taker", ttl=60), world.send(sender, "taker", ttl=600)
     world.now += 30
     world.restart()
-    assert world.state(gone) is ACCEPTED
+    assert world.state(gone) is STORED
     world.now += 60
     world.restart()
     world.after(0)
     assert world.state(gone) is EXPIRED
     world.after(400)
-    assert world.state(later) is ACCEPTED
+    assert world.state(later) is STORED
     world.after(200)
     assert world.state(later) is EXPIRED
 
@@ -159,8 +159,8 @@ def test_times_are_kept_as_those_of_the_wall(world: World) -> None:
     id = world.send(sender, "taker")
     for session in list(world.hub.sessions):
         world.hub.leave(session, world.now, "stop")
-    (item,) = kept.collect(world.hub, world.now).mail
-    assert item.transitions[0].at == item.message.sent_at == 1000.0 + WALL_OFFSET
+    (placed,) = checkpoint.collect(world.hub, 1).mail
+    assert placed.transitions[0].at == 1000.0 + WALL_OFFSET
     world.restart()
     assert world.entry(id).trail[0][1] == pytest.approx(1000.0)
 
@@ -181,16 +181,16 @@ def test_a_file_that_was_cut_short_or_changed_is_refused_whole(world: World) -> 
     world.send(sender, "taker", b"x")
     for session in list(world.hub.sessions):
         world.hub.leave(session, world.now, "stop")
-    file = kept.encode(kept.collect(world.hub, world.now))
-    assert kept.decode(file).mail[0].message.body == b"x"
+    file = checkpoint.encode(checkpoint.collect(world.hub, 1))
+    assert checkpoint.decode(file).mail[0].position
     for length in range(len(file)):
         with pytest.raises(BadRequest):
-            kept.decode(file[:length])
+            checkpoint.decode(file[:length])
     for bit in range(8 * len(file)):
         changed = bytearray(file)
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BadRequest):
-            kept.decode(bytes(changed))
+            checkpoint.decode(bytes(changed))
 
 
 def test_what_was_announced_stays_announced(world: World) -> None:

@@ -1,0 +1,255 @@
+"""What outlives the daemon, as one thing: names, mail, dead letters. A checkpoint is that at one position of the
+journal; what comes after it there is applied to it, record by record, and the hub of the next start is filled with it.
+
+A message's own record stays where it is, and a checkpoint says where: bodies are written once.
+
+magic (8 bytes) | crc32c of what follows (4 bytes, little-endian) | msgpack of Checkpoint
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from msgspec import MsgspecError, Struct, msgpack
+
+from agentd._native import crc32c
+from agentd.hub.agents import Agent, UsedKey
+from agentd.hub.hub import Hub
+from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, STORED, Entry
+from agentd.hub.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Record
+from agentd.wire.errors import BadRequest
+from agentd.wire.messages import Transition
+from agentd.wire.names import ANONYMOUS, check_name
+
+FORMAT: Final = 2
+MAGIC: Final = b"agentdK2"
+_RESTARTED: Final = "agentd was started anew"
+
+
+class Placed(Struct, array_like=True):
+    """A message: where its record is, and what has become of it since."""
+
+    position: int
+    attempt: int
+    transitions: list[Transition]
+    until: float | None = None  # held by its agent, or delayed, until then
+    expires_at: float | None = None
+
+
+class KnownKey(Struct, array_like=True):
+    """An idempotency key that was used."""
+
+    key: str
+    id: int
+    at: float
+    to: str
+    body_bytes: int
+    body_crc: int
+
+
+class KnownName(Struct, array_like=True):
+    """A known name, and when it was last live or got mail."""
+
+    name: str
+    seen_at: float
+    keys: list[KnownKey] = []
+    announced: int = 0
+    unannounced: list[int] = []
+
+
+class Checkpoint(Struct, array_like=True):
+    """All of it, as it was before the record at `position`. Times are seconds since 1970."""
+
+    format: int
+    position: int
+    next_id: int
+    names: list[KnownName]
+    mail: list[Placed]
+    dead: list[Placed]
+
+
+def collect(hub: Hub, position: int) -> Checkpoint:
+    """Everything worth keeping that the journal has messages of."""
+    offset = hub.receipts.wall_offset
+    named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
+
+    def placed(entry: Entry) -> Placed:
+        until = entry.timer.at + offset if entry.timer else None
+        details = entry.message.details
+        expires_at = None if details is None else details.expires_at
+        return Placed(entry.position, entry.message.attempt, hub.receipts.journal.story(entry), until, expires_at)
+
+    return Checkpoint(
+        FORMAT,
+        position,
+        hub.receipts.next_id,
+        [
+            KnownName(agent.name, agent.seen + offset, _keys(agent, offset), agent.announced, sorted(agent.unannounced))
+            for agent in named
+        ],
+        [placed(entry) for agent in named for entry in agent.unfinished() if entry.position],
+        [placed(entry) for agent in named for entry in agent.dead.values() if entry.position],
+    )
+
+
+def _keys(agent: Agent, offset: float) -> list[KnownKey]:
+    return [KnownKey(key, use.id, use.at + offset, *use[2:]) for key, use in agent.keys.items()]
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    """As it lies on disk."""
+    data = msgpack.encode(checkpoint)
+    return MAGIC + crc32c(data).to_bytes(4, "little") + data
+
+
+def decode(data: bytes) -> Checkpoint:
+    """From disk. BadRequest for what no daemon can have written: the hub is to be filled whole or not at all."""
+    start = len(MAGIC) + 4
+    packed = memoryview(data)[start:]
+    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : start] != crc32c(packed).to_bytes(4, "little"):
+        raise BadRequest("it is cut short, damaged, or something else")
+    try:
+        found = msgpack.decode(packed, type=Checkpoint)
+    except (MsgspecError, UnicodeDecodeError) as error:
+        raise BadRequest(str(error)) from None
+    if found.format != FORMAT:
+        raise BadRequest(f"format {found.format}, not {FORMAT}")
+    for name in found.names:
+        check_name(name.name)
+    return found
+
+
+class Mail(Struct):
+    """One message that came back."""
+
+    position: int
+    kept: Kept
+    is_dead: bool = False
+
+
+class Recovered:
+    """A checkpoint, and every record after it, applied."""
+
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
+        self.next_id = 0
+        self.names: dict[str, KnownName] = {}
+        self.mail: dict[int, Mail] = {}
+        self.missing = 0  # messages whose record is damaged
+        if checkpoint is not None:
+            self.next_id = checkpoint.next_id
+            self.names = {name.name: name for name in checkpoint.names}
+
+    def place(self, placed: Placed, kept: Kept | None, *, is_dead: bool) -> None:
+        """A message of the checkpoint, with its record."""
+        if kept is None:
+            self.missing += 1
+            return
+        kept.message.attempt = placed.attempt
+        kept.transitions = placed.transitions
+        kept.until = placed.until
+        if kept.message.details is not None:
+            kept.message.details.expires_at = placed.expires_at
+        self.mail[kept.message.id] = Mail(placed.position, kept, is_dead)
+
+    def apply(self, position: int, record: Record) -> None:
+        """One more record."""
+        match record:
+            case Kept():
+                self._kept(position, record)
+            case Acked() | Ended():
+                for id in record.ids:
+                    self.mail.pop(id, None)
+            case Moved():
+                self._changed(record, record.until, is_dead=False)
+            case Died():
+                self._changed(record, None, is_dead=True)
+            case Named():
+                self.names.setdefault(record.name, KnownName(record.name, record.at))
+            case Forgotten():
+                self.names.pop(record.name, None)
+
+    def _kept(self, position: int, kept: Kept) -> None:
+        message = kept.message
+        self.next_id = max(self.next_id, message.id + 1)
+        is_dead = bool(kept.transitions) and kept.transitions[-1].state is DEAD
+        self.mail[message.id] = Mail(position, kept, is_dead)
+        if kept.key is not None and not message.sender.startswith(ANONYMOUS):
+            sender = self.names.setdefault(message.sender, KnownName(message.sender, message.sent_at))
+            use = KnownKey(kept.key, message.id, message.sent_at, kept.to, len(message.body), crc32c(message.body))
+            sender.keys = [*(known for known in sender.keys if known.key != kept.key), use]
+
+    def _changed(self, record: Moved | Died, until: float | None, *, is_dead: bool) -> None:
+        mail = self.mail.get(record.id)
+        if mail is None:
+            return  # its own record is damaged
+        kept = mail.kept
+        kept.message.attempt = record.attempt
+        kept.until = until
+        kept.transitions = record.transitions
+        if mail.is_dead and not is_dead and kept.message.details is not None:
+            kept.message.details.expires_at = None  # a requeued one has no time any more
+        mail.is_dead = is_dead
+
+
+def recover(data: bytes | None, read: Callable[[int], Kept | None], records: Iterator[tuple[int, Record]]) -> Recovered:
+    """From a checkpoint's bytes, where there is one, and what comes after it."""
+    checkpoint = None if data is None else decode(data)
+    recovered = Recovered(checkpoint)
+    if checkpoint is not None:
+        for placed in checkpoint.mail:
+            recovered.place(placed, read(placed.position), is_dead=False)
+        for placed in checkpoint.dead:
+            recovered.place(placed, read(placed.position), is_dead=True)
+    for position, record in records:
+        recovered.apply(position, record)
+    return recovered
+
+
+def restore(hub: Hub, recovered: Recovered, now: float) -> None:
+    """Into a fresh hub, before anybody writes to the journal. Mail that expired meanwhile ends as expired."""
+    offset = hub.receipts.wall_offset
+    hub.receipts.next_id = max(hub.receipts.next_id, recovered.next_id)
+    for name in recovered.names.values():
+        agent = hub.agents.get_or_create(name.name, now, limited=False)
+        agent.seen = min(now, name.seen_at - offset)
+        hub.agents.watch_idle(agent, agent.seen)
+        agent.announced = name.announced
+        agent.unannounced.update(name.unannounced)
+        for use in name.keys:
+            agent.keys[use.key] = UsedKey(use.id, use.at - offset, use.to, use.body_bytes, use.body_crc)
+    for _, mail in sorted(recovered.mail.items()):
+        entry = _entry(hub, mail, now)
+        if mail.is_dead:
+            entry.state = DEAD
+            entry.agent.dead[entry.message.id] = entry
+            entry.agent.dead_bytes += entry.size_bytes
+            continue
+        until, details = mail.kept.until, mail.kept.message.details
+        if until is None:
+            hub.inboxes.put(entry)
+        else:
+            hub.inboxes.charge(entry)
+            place = hub.inboxes.hold_until if entry.state is DELIVERED else hub.inboxes.delay_until
+            place(entry, until - offset)
+        if details is not None and details.expires_at is not None:
+            hub.inboxes.expire_at(entry, details.expires_at - offset)
+
+
+def _entry(hub: Hub, mail: Mail, now: float) -> Entry:
+    offset = hub.receipts.wall_offset
+    kept = mail.kept
+    message = kept.message
+    trail = [(t.state, t.at - offset, t.who, t.note) for t in kept.transitions]
+    state = trail[-1][0] if trail else ACCEPTED
+    if not mail.is_dead and (state is ACCEPTED or (state is DELIVERED and kept.until is None)):
+        state = STORED  # it is; or whoever had it when the daemon went has it no more
+        trail.append((STORED, now, "agentd", _RESTARTED))
+    agent = hub.agents.get_or_create(kept.to, now, limited=False)
+    entry = Entry(message, agent, len(message.body) + OVERHEAD_BYTES, state, trail)
+    entry.position = mail.position
+    entry.is_stored = True
+    if message.details is not None:
+        message.details.reply_by = None  # nobody waits any more: a reply goes to the sender's inbox
+    hub.receipts.entries[message.id] = entry
+    return entry

@@ -1,0 +1,210 @@
+"""What the journal is told of messages, so that those it has come back after any crash; and what senders are told once
+it has them.
+
+The domain's side of it: which transitions are records, in which order, and who is answered when. Who writes and syncs
+is the server's journal, through `Book`. A message that is `kept` has a record of its own, and from then on every record
+that changes what would come back: its end, another attempt, a wait. Its order in the inbox is that of its id.
+
+A message may be given to its receiver before the disk has it: nobody was told `stored` yet, and should the power fail,
+both its record and its ack are gone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import MsgspecError, Struct, msgpack
+
+from agentd.wire.errors import AgentdError, BadRequest
+from agentd.wire.messages import Message, State, Transition
+
+if TYPE_CHECKING:
+    from agentd.hub.receipts import Entry, Receipts
+    from agentd.hub.session import Session
+
+
+class Kept(Struct, array_like=True, tag=1):
+    """A message, as it stands: from here on the journal knows it. `key` is the sender's, if it gave one."""
+
+    to: str
+    message: Message
+    transitions: list[Transition]
+    until: float | None = None  # held by its agent, or delayed, until then
+    key: str | None = None
+
+
+class Acked(Struct, array_like=True, tag=2):
+    """These are done."""
+
+    ids: list[int]
+
+
+class Ended(Struct, array_like=True, tag=3):
+    """It expired, or died and is no dead letter any more."""
+
+    ids: list[int]
+
+
+class Moved(Struct, array_like=True, tag=4):
+    """It waits (again): for its next attempt, until a time, or for the end of a hold."""
+
+    id: int
+    attempt: int
+    transitions: list[Transition]
+    until: float | None = None
+
+
+class Died(Struct, array_like=True, tag=5):
+    """It is a dead letter."""
+
+    id: int
+    attempt: int
+    transitions: list[Transition]
+
+
+class Named(Struct, array_like=True, tag=6):
+    """A name is known."""
+
+    name: str
+    at: float
+
+
+class Forgotten(Struct, array_like=True, tag=7):
+    """It is not any more."""
+
+    name: str
+
+
+Record = Kept | Acked | Ended | Moved | Died | Named | Forgotten
+
+_encode: Final = msgpack.Encoder().encode
+_decode: Final = msgpack.Decoder(Record).decode
+
+
+def decode_record(body: bytes) -> Record:
+    """The record; BadRequest for what is none of this version."""
+    try:
+        record: Record = _decode(body)
+        return record
+    except (MsgspecError, UnicodeDecodeError) as error:
+        raise BadRequest(str(error)) from None
+
+
+class Book(Protocol):
+    """Where records go. Times in them are seconds since 1970."""
+
+    def append(self, body: bytes, *, wait: bool = False) -> int:
+        """The position of this record; the refusal of it for whoever wanted it kept. With `wait` the daemon rather
+        waits for the disk than refuse it."""
+
+    def note(self, body: bytes) -> None:
+        """The same for what nobody can be refused: where it can't be written, that is said in the log."""
+
+    def left_out(self, count: int, why: AgentdError) -> None:
+        """So many messages that should outlive this process are in memory alone."""
+
+
+class Stored:
+    """Which messages the journal has, and whom to tell."""
+
+    def __init__(self, receipts: Receipts) -> None:
+        self._receipts = receipts
+        self.book: Book | None = None  # None: nothing outlives this process
+        self._pending: deque[tuple[int, Entry, Session | None, int, str]] = deque()
+        self._acked: list[int] = []
+
+    def statistics(self) -> dict[str, int]:
+        """How much there is of what, now."""
+        return {"unsynced": len(self._pending)}
+
+    # A message and what becomes of it.
+
+    def keep(self, entry: Entry, key: str | None = None, *, wait: bool = False) -> None:
+        """Have it written down as it stands. What `book.append` refuses is not kept, and nothing has changed."""
+        if self.book is None:
+            return
+        record = Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry), key)
+        entry.position = self.book.append(_encode(record), wait=wait)
+
+    def answer(self, entry: Entry, session: Session | None, cid: int, note: str) -> None:
+        """Once the journal has this one, that is its state, and its sender is told."""
+        self._pending.append((entry.position, entry, session, cid, note))
+
+    def keep_all(self, entries: Iterable[Entry]) -> None:
+        """Their agent is absent from now on, and they have to outlive this process too. Those for which there is no
+        room stay in memory alone, which the log says."""
+        left_out, why = 0, None
+        for entry in entries:
+            if not entry.position and self.book is not None:
+                try:
+                    self.keep(entry, wait=True)
+                except AgentdError as error:
+                    left_out, why = left_out + 1, error
+                else:
+                    self.answer(entry, None, 0, "")
+        if why is not None and self.book is not None:
+            self.book.left_out(left_out, why)
+
+    def acked(self, entry: Entry) -> None:
+        """It is done. Many are in one turn: they share a record."""
+        self._acked.append(entry.message.id)
+
+    def ended(self, entry: Entry) -> None:
+        """It is over, without an ack."""
+        self._note(Ended([entry.message.id]))
+
+    def moved(self, entry: Entry) -> None:
+        """It waits, or is held, as its entry says now: the journal has to know where it has the message."""
+        if entry.position:
+            self._note(Moved(entry.message.id, entry.message.attempt, self.story(entry), self._until(entry)))
+
+    def died(self, entry: Entry) -> None:
+        """It is a dead letter now."""
+        if entry.position:
+            self._note(Died(entry.message.id, entry.message.attempt, self.story(entry)))
+        else:
+            self.keep_all([entry])
+
+    def story(self, entry: Entry) -> list[Transition]:
+        """Its transitions so far, by the wall clock."""
+        offset = self._receipts.wall_offset
+        return [Transition(state, at + offset, who, note) for state, at, who, note in entry.trail]
+
+    def _until(self, entry: Entry) -> float | None:
+        return entry.timer.at + self._receipts.wall_offset if entry.timer else None
+
+    # Names.
+
+    def named(self, name: str, now: float) -> None:
+        """It is known from now on."""
+        self._note(Named(name, now + self._receipts.wall_offset))
+
+    def forgotten(self, name: str) -> None:
+        """It is not any more."""
+        self._note(Forgotten(name))
+
+    def _note(self, record: Record) -> None:
+        if self.book is not None:
+            self.end_turn()  # what was acked before stands before it
+            self.book.note(_encode(record))
+
+    # The journal's side.
+
+    def end_turn(self) -> None:
+        """What was gathered becomes a record."""
+        if self._acked:
+            ids, self._acked = self._acked, []
+            if self.book is not None:
+                self.book.note(_encode(Acked(ids)))
+
+    def reached(self, position: int, now: float) -> None:
+        """Everything before that is where it was to be: on disk, or in the kernel's hands, as the daemon was told."""
+        pending = self._pending
+        while pending and pending[0][0] < position:
+            _, entry, session, cid, note = pending.popleft()
+            self._receipts.stored(entry, now)
+            if session is not None and cid:
+                message = entry.message
+                session.accept(cid, message.id, message.sent_at, note, state=State.STORED, lane=message.lane)

@@ -1,0 +1,373 @@
+"""The journal in the daemon: what the hub wants kept is appended, synced together, and told of; checkpoints keep the
+next start short.
+
+What one turn of the loop appended leaves in one go at the turn's end. With `synced` it is answered when the disk has
+it: one sync is under way at a time, and what comes meanwhile waits for the next one, together. With `mapped` it is
+answered at the end of the turn, when the kernel has it: that survives a kill of the daemon, not a power cut.
+
+The first error of a sync ends it all: the kernel may have dropped what it could not write, so nothing more is said to
+be stored until the daemon is started anew and has read what is really there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from agentd import _native
+from agentd.host.config import JournalSettings
+from agentd.hub import checkpoint
+from agentd.hub.hub import Hub
+from agentd.hub.stored import Kept, Record, decode_record
+from agentd.server import syncing
+from agentd.server.syncing import Syncing, sync_all
+from agentd.wire.errors import AgentdError, BadRequest, Busy, DiskFull, JournalFailed, TooLarge
+
+log = logging.getLogger(__name__)
+
+DIRECTORY: Final = "journal"
+CHECKPOINT: Final = "checkpoint"
+#: The one type of record: what it is, its body says.
+_TYPE: Final = 1
+_AT_A_TIME: Final = 1000
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Journal:
+    """Of one state directory, with one daemon at a time."""
+
+    def __init__(self, settings: JournalSettings, state_dir: Path) -> None:
+        self._settings = settings
+        self._directory = state_dir / DIRECTORY
+        self._native: _native.Journal
+        self._hub: Hub
+        self._threads = ThreadPoolExecutor(2, "agentd-journal")
+        self._after: Callable[[float], None] = lambda now: None
+        self._clock: Callable[[], float]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._syncing: Syncing | None = None  # once there is a loop
+        self._is_syncing = False
+        self._is_preparing = self._is_checking = False
+        self._told = 0  # up to where senders were told
+        self._checked = 0  # what the latest checkpoint covers
+        self._has_holes = False  # a record is missing, which a checkpoint makes up for
+        self._is_full = False
+        self.failed = ""  # why nothing is kept any more
+        self._waiting: tuple[int, int, bytes] | None = None  # a checkpoint, until what it builds on is synced
+
+    @property
+    def persistence(self) -> str:
+        """For people."""
+        if self.failed:
+            return f"nothing more is kept: {self.failed}"
+        survives = "power cuts" if self._settings.level == "synced" else "kills of the daemon, not power cuts"
+        return f"names, mail for absent agents and dead letters are kept in {self._directory}; they survive {survives}"
+
+    # The start.
+
+    def restore(self, hub: Hub, now: float) -> None:
+        """Open it, and fill the fresh hub with what it has."""
+        self._hub = hub
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        data = self._read_checkpoint()
+        start = checkpoint.decode(data).position if data is not None else 0
+        try:
+            self._native = _native.Journal(str(self._directory), self._settings.segment_bytes, start, self._report)
+        except OSError as error:
+            raise OSError(error.errno, f"the journal can't be opened: {error.strerror}", str(self._directory)) from None
+        recovered = checkpoint.recover(data, self._kept_at, self._records(start))
+        checkpoint.restore(hub, recovered, now)
+        self._told = self._checked = self._native.tail
+        hub.receipts.journal.book = self
+        if recovered.missing:
+            log.error("%d messages are lost: their records are damaged", recovered.missing)
+        log.info("took over %s", _counted(hub))
+
+    def _read_checkpoint(self) -> bytes | None:
+        path = self._directory / CHECKPOINT
+        try:
+            data = path.read_bytes()
+            checkpoint.decode(data)
+        except FileNotFoundError:
+            return None
+        except BadRequest as error:
+            aside = path.with_suffix(".broken")
+            path.rename(aside)
+            why = str(error).partition("\n")[0]
+            log.error("%s can't be read (%s): set aside as %s; the whole journal is read instead", path, why, aside)
+            return None
+        return data
+
+    def _report(self, what: str, position: int, size_bytes: int) -> None:
+        log.error("the journal is damaged at %#x: %s, %d bytes", position, what, size_bytes)
+
+    def _kept_at(self, position: int) -> Kept | None:
+        try:
+            found = self._native.read(position)
+            record = None if found is None else decode_record(found[1])
+        except (OSError, BadRequest):
+            return None
+        return record if isinstance(record, Kept) else None
+
+    def _records(self, position: int) -> Iterator[tuple[int, Record]]:
+        position = max(position, self._native.first)
+        while found := self._native.scan(position, _AT_A_TIME):
+            for at, _, body in found:
+                try:
+                    yield at, decode_record(body)
+                except BadRequest as error:
+                    log.error("the record at %#x is none of this version: %s", at, error.message)
+            last, _, _ = found[-1]
+            after = self._native.read(last)
+            assert after is not None
+            position = after[2]
+
+    def serve(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], after: Callable[[float], None]
+    ) -> None:
+        """From now on there is a loop; `after(now)` is called when senders were told something outside their turn."""
+        self._loop, self._clock, self._after = loop, clock, after
+        self._syncing = syncing.make(loop, self._threads, self._settings.io_uring)
+        self._look_ahead()
+
+    # What the hub says.
+
+    def append(self, body: bytes, *, wait: bool = False) -> int:
+        """See Book."""
+        if self.failed:
+            raise self._failure()
+        try:
+            try:
+                position = self._native.append(_TYPE, body)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                self._sync_here()
+                position = self._native.append(_TYPE, body)
+        except OSError as error:
+            raise self._refusal(error) from None
+        self._is_full = False
+        return position
+
+    def note(self, body: bytes) -> None:
+        """See Book."""
+        try:
+            self.append(body)
+        except AgentdError as error:
+            if not self._has_holes:
+                log.warning("the journal misses what has happened, until there is a checkpoint: %s", error.message)
+            self._has_holes = True
+
+    def left_out(self, count: int, why: AgentdError) -> None:
+        """See Book."""
+        log.warning("%d messages for agents that have left are in memory alone: %s", count, why.message)
+
+    def _refusal(self, error: OSError) -> AgentdError:
+        if error.errno in _FULL:
+            if not self._is_full:
+                self._is_full = True
+                log.warning("no room in %s: mail for absent agents is refused until there is", self._directory)
+            return DiskFull(
+                f"There is no room in {self._directory}: nothing more can be kept",
+                "Make room on that disk; nothing that was stored is lost.",
+                retry_after=1.0,
+            )
+        if error.errno == errno.EAGAIN:
+            return Busy("The disk is slower than what it has to keep", "Try again in a moment.", retry_after=0.05)
+        if error.errno == errno.EMSGSIZE:
+            return TooLarge(
+                "The message does not fit into a segment of the journal", "journal.segment_bytes sets their size."
+            )
+        self._fail(error)
+        return self._failure()
+
+    def _failure(self) -> JournalFailed:
+        return JournalFailed(
+            f"Nothing is kept any more: {self.failed}",
+            "Look at the disk, then restart agentd: it keeps what it can read.",
+        )
+
+    def _fail(self, error: OSError) -> None:
+        if not self.failed:
+            self.failed = f"{self._directory}: {error.strerror or error}"
+            log.critical("the journal failed, nothing more is stored until agentd is started anew: %s", self.failed)
+
+    # Turns, syncs, checkpoints.
+
+    def end_turn(self, now: float) -> None:
+        """What the turn appended leaves, and what can be told is."""
+        self._hub.receipts.journal.end_turn()
+        if self.failed or self._told >= self._native.tail:
+            return
+        try:
+            self._native.flush()
+        except OSError as error:
+            self._fail(error)
+            return
+        if self._settings.level == "mapped":
+            self._tell(self._native.tail, now)
+        if not self._is_syncing and self._native.synced < self._native.tail:
+            self._sync()
+        self._look_ahead()
+
+    def _tell(self, position: int, now: float) -> None:
+        self._told = position
+        self._hub.receipts.journal.reached(position, now)
+
+    def _sync(self) -> None:
+        if self._syncing is None:
+            return
+        position, files = self._native.begin_sync()
+        self._is_syncing = True
+        self._syncing.begin(files, lambda error: self._synced(position, error))
+
+    def _synced(self, position: int, error: OSError | None) -> None:
+        self._is_syncing = False
+        self._end_sync(error)
+        now = self._clock()
+        if not self.failed:
+            if self._settings.level == "synced":
+                self._tell(position, now)
+            self._write_checkpoint()
+        self._after(now)
+
+    def _sync_here(self) -> int:
+        """Everything, while the caller waits; up to where. An OSError where it fails."""
+        if self._is_syncing and self._syncing is not None:
+            self._is_syncing = False
+            self._end_sync(self._syncing.wait())
+        position, files = self._native.begin_sync()
+        error = sync_all(files)
+        self._end_sync(error)
+        if error is not None:
+            raise error
+        return position
+
+    def _do(self, action: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """In a thread; and then in the loop, if there still is one."""
+        loop = self._loop
+        assert loop is not None
+
+        def done(future: Future[None]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(lambda: self._then(then, future.exception()))
+
+        self._threads.submit(action).add_done_callback(done)
+
+    def _then(self, then: Callable[[BaseException | None], None], error: BaseException | None) -> None:
+        if self._loop is not None:
+            then(error)
+
+    def _end_sync(self, error: OSError | None) -> None:
+        self._native.end_sync(0 if error is None else error.errno or errno.EIO)
+        if error is not None:
+            self._fail(error)
+
+    def _look_ahead(self) -> None:
+        """Make the next segment before it is needed, and a checkpoint once there is enough to read anew."""
+        native = self._native
+        if self._loop is None or self.failed:
+            return
+        if native.needs_prepare and not self._is_preparing:
+            self._is_preparing = True
+            what = (str(self._directory), native.id, native.next_number, self._settings.segment_bytes)
+            self._do(lambda: _native.prepare_segment(*what), self._prepared)
+        due = self._has_holes or native.tail - self._checked > self._settings.checkpoint_bytes
+        if due and self._waiting is None and not self._is_checking:
+            self._collect()
+            self._write_checkpoint()
+
+    def _prepared(self, error: BaseException | None) -> None:
+        self._is_preparing = isinstance(error, OSError) and error.errno in _FULL  # appending says that; else try again
+        if error is not None:
+            log.warning("the next segment of the journal could not be prepared: %s", error)
+
+    def _collect(self) -> None:
+        position = self._native.tail
+        found = checkpoint.collect(self._hub, position)
+        lowest = min([position, *(placed.position for placed in (*found.mail, *found.dead))])
+        self._waiting = (position, lowest, checkpoint.encode(found))
+
+    def _write_checkpoint(self) -> None:
+        if self._waiting is None or self._native.synced < self._waiting[0] or self._loop is None:
+            return
+        position, lowest, data = self._waiting
+        self._waiting = None
+        self._is_checking = True
+        path = self._directory / CHECKPOINT
+        self._do(lambda: _replace(path, data), lambda error: self._checkpoint_written(position, lowest, error))
+
+    def _checkpoint_written(self, position: int, lowest: int, error: BaseException | None) -> None:
+        self._is_checking = False
+        self._checked = position
+        if error is not None:
+            log.warning("no checkpoint of the journal, the next start takes longer: %s", error)
+            return
+        self._has_holes = False
+        self._native.retire(lowest)
+
+    # The end.
+
+    def close(self, hub: Hub, now: float) -> None:
+        """The sessions have left: what they left behind is synced, and a checkpoint makes the next start short. An
+        OSError where that fails; what was stored before is there all the same."""
+        self._loop = None
+        self._threads.shutdown()
+        hub.receipts.journal.end_turn()
+        try:
+            if self.failed:
+                raise OSError(errno.EIO, f"what was not stored by then is lost: {self.failed}", str(self._directory))
+            try:
+                self._tell(self._sync_here(), now)
+            except OSError as error:
+                self._fail(error)
+                raise OSError(
+                    error.errno, f"{error.strerror}: what was not stored is lost", str(self._directory)
+                ) from None
+            self._collect()
+            assert self._waiting is not None
+            _, lowest, data = self._waiting
+            try:
+                _replace(self._directory / CHECKPOINT, data)
+            except OSError as error:
+                why = f"{error.strerror}: no checkpoint was written, so the next start takes longer; nothing is lost"
+                raise OSError(error.errno, why, str(self._directory)) from None
+            self._native.retire(lowest)
+            log.info("kept %s", _counted(hub))
+        finally:
+            if self._syncing is not None:
+                self._syncing.close()
+            with suppress(OSError):  # one that failed says so once more
+                self._native.close()
+
+
+def _counted(hub: Hub) -> str:
+    named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
+    mail, dead = sum(agent.count for agent in named), sum(len(agent.dead) for agent in named)
+    return f"{len(named)} names, {mail} messages, {dead} dead letters"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all, whatever happens meanwhile."""
+    making = path.with_suffix(".tmp")
+    try:
+        with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+        making.rename(path)
+    except OSError:
+        making.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
