@@ -81,6 +81,13 @@ async def planner(me: Client, seen: asyncio.Queue[Message], done: asyncio.Event)
 
     receipt = await me.send("reviewer", "please look at pr 7", allow_absent=True)
     story.append((f"planner leaves mail for reviewer, who is not there ({receipt.note})", str(receipt.id)))
+
+    began = time.perf_counter()
+    receipt = await me.send("reviewer", "and at pr 8, when you have time", priority="low")
+    took_ms = (time.perf_counter() - began) * 1000
+    story.append(
+        (f"and something for later: {receipt.state} after {took_ms:.1f} ms, which the disk took", str(receipt.id))
+    )
     return story
 
 
@@ -124,6 +131,16 @@ async def talk() -> None:
             await account(me, await planner(me, seen, done))
 
 
+async def review() -> None:
+    """What was left for somebody who was not there, after the daemon was killed."""
+    async with connect("reviewer") as me:
+        for _ in range(2):
+            message = await me.receive(timeout=5)
+            assert message is not None
+            _say(f"  {message.id}  from {message.sender}, lane {message.lane}: {message.value}")
+            await message.ack()
+
+
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
@@ -135,23 +152,35 @@ def main() -> int:
         os.environ["AGENTD_STATE_DIR"] = f"{directory}/state"
         for name in ("AGENTD_SOCKET", "AGENTD_CONFIG", "AGENTD_AGENT"):
             os.environ.pop(name, None)
-        log = Path(directory, "log")
-        with log.open("wb") as stderr:
-            daemon = subprocess.Popen([sys.executable, "-P", "-m", "agentd.daemon"], stderr=stderr)
+        daemon = _start(Path(directory))
         try:
-            give_up = time.monotonic() + _START_S
-            while not Path(directory, "run", "agentd.sock").exists():
-                if daemon.poll() is not None or time.monotonic() > give_up:
-                    sys.stderr.write(log.read_text())
-                    return 1
-                time.sleep(0.01)
             _say(f"agentd runs as pid {daemon.pid} in {directory}")
             asyncio.run(talk())
+            daemon.kill()
+            daemon.wait()
+            daemon = _start(Path(directory))
+            _say(f"\nagentd was killed, and runs again as pid {daemon.pid}; reviewer comes, and finds")
+            asyncio.run(review())
         finally:
             daemon.terminate()
             status = daemon.wait()
-        _say(f"agentd stopped with status {status}; {directory} is removed")
+        _say(f"\nagentd stopped with status {status}; {directory} is removed")
         return status
+
+
+def _start(directory: Path) -> subprocess.Popen[bytes]:
+    """A daemon that answers; SystemExit with what it said where it does not."""
+    log, sock = directory / "log", directory / "run" / "agentd.sock"
+    sock.unlink(missing_ok=True)  # that of one that was killed
+    with log.open("ab") as stderr:
+        daemon = subprocess.Popen([sys.executable, "-P", "-m", "agentd.daemon"], stderr=stderr)
+    give_up = time.monotonic() + _START_S
+    while not sock.exists():
+        if daemon.poll() is not None or time.monotonic() > give_up:
+            daemon.kill()
+            raise SystemExit(log.read_text())
+        time.sleep(0.01)
+    return daemon
 
 
 if __name__ == "__main__":
