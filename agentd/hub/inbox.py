@@ -138,6 +138,7 @@ class Inboxes(Room):
         delivered, acked = (DELIVERED, now, name, ""), (ACKED, now, name, "")
         count = 0
         done: list[Entry] = []
+        kept: list[int] = []  # of them the journal has to know
         undelivered = freed = run = 0
         mark: tuple[State, float, str, str] | None = None
         refusal: NoSuchMessage | None = None
@@ -154,8 +155,7 @@ class Inboxes(Room):
             if state in ENDED:
                 continue
             count += 1
-            is_plain = not (entry.watchers or entry.asker or entry.expiry or entry.timer or entry.position or tapped)
-            if not is_plain or entry.holder is not session:
+            if entry.holder is not session or entry.watchers or entry.asker or entry.expiry or entry.timer or tapped:
                 self.finish(entry, now, name)
                 continue
             # The plain message, written out: nobody waits for it, nothing is to be cancelled.
@@ -172,6 +172,8 @@ class Inboxes(Room):
                 undelivered += 1
             entry.trail.append(acked)
             entry.message.body = b""
+            if entry.position:
+                kept.append(id)
             freed += entry.size_bytes
             done.append(entry)
         if done:
@@ -187,6 +189,8 @@ class Inboxes(Room):
             tally.delivered += undelivered
             tally.acked += len(done)
             self._receipts.retain(agent.ended, done, now)
+            if kept:
+                self._receipts.journal.acked(kept)
         if full:
             self.pump(session.agent)
         if refusal is not None:

@@ -1,8 +1,8 @@
 """Plain messages, several at a time: what the daemon does most.
 
-A message is plain when it has no options and its agent is known. A sender that does not wait for each answer says
-hundreds in one breath, mostly to one agent: what they have in common is looked at once, and what is left of each is a
-message, an entry and its places in the registries.
+A message is plain when its agent is known and it has no options, or none but that it be kept. A sender that does not
+wait for each answer says hundreds in one breath, mostly to one agent: what they have in common is looked at once, and
+what is left of each is a message, an entry and its places in the registries; of one that is kept, a record.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.hub.receipts import ACCEPTED, OVERHEAD_BYTES, Entry, Receipts
-from agentd.wire.messages import Message, Send
+from agentd.wire.errors import AgentdError
+from agentd.wire.messages import Message, Options, Priority, Send, Transition
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: As much as is told to a taker at once, charged with what is reckoned beside the bodies: less than a frame.
 _MAX_BYTES: Final = 48 * 1024
+_LOW: Final = Options(Priority.LOW)
+#: The options of plain messages that are kept.
+_KEPT: Final = (_LOW, Options(Priority.LOW, durable=True), Options(durable=True))
 
 
 class Plain:
@@ -30,6 +34,7 @@ class Plain:
         self._receipts = receipts
         self._inboxes = inboxes
         self._max_size_bytes = max_size_bytes
+        self._journal = receipts.journal
 
     def send(self, session: Session, verbs: Sequence[Any], first: int, most: int, now: float) -> int:
         """Accept as many as are plain messages to one agent and have room, of the verbs from `first`, a Send, on: how
@@ -53,8 +58,11 @@ class Plain:
         size = len(verb.body) + OVERHEAD_BYTES
         room = min(inboxes.max_bytes - agent.bytes, inboxes.max_total_bytes - inboxes.bytes, max(size, _MAX_BYTES))
         max_size_bytes = self._max_size_bytes
-        if most < 1 or size > room or size > max_size_bytes or verb.options is not None or not agent.takers:
+        options = verb.options
+        if most < 1 or size > room or size > max_size_bytes or (options is not None and options not in _KEPT):
             return 0
+        lane = Priority.NORMAL if options is None else options.priority
+        kept = options is not None or not agent.takers
         taker = inboxes.taker_of_fresh(agent)
         if taker is None:
             places: dict[int, Entry] = agent.waiting
@@ -69,21 +77,28 @@ class Plain:
         first_cid, step = cid, 1 if cid else 0  # one answer for all: their numbers must be in a row
         used = 0
         messages: list[Message] = []
+        kept_ones: list[Entry] = []
+        story = [Transition(ACCEPTED, at, name)]
         for verb in verbs[first : first + most]:
-            if type(verb) is not Send or verb.cid != cid or verb.to != to or verb.options is not None:
+            if type(verb) is not Send or verb.cid != cid or verb.to != to or verb.options != options:
                 break
             body = verb.body
             size = len(body) + OVERHEAD_BYTES
             if used + size > room or size > max_size_bytes:
                 break
+            message = Message(id, name, provenance, verb.content, body, at, 1, lane)
+            entry = Entry(message, agent, size, ACCEPTED, [mark], taker)
+            if kept and not self._keep(entry, story, kept_ones):
+                break
             used += size
-            message = Message(id, name, provenance, verb.content, body, at)
-            entries[id] = places[id] = Entry(message, agent, size, ACCEPTED, [mark], taker)
+            entries[id] = places[id] = entry
             messages.append(message)
             id += 1
             cid += step
 
         count = id - first_id
+        if not count:
+            return 0
         receipts.next_id = id
         bucket.room -= count
         agent.count += count
@@ -94,9 +109,21 @@ class Plain:
         receipts.counts.accepted_bytes += body_bytes
         session.tally.sent += count
         session.tally.bytes += body_bytes
-        if first_cid:
+        if kept_ones:
+            self._journal.answer(kept_ones, session, first_cid)
+        elif first_cid:
             session.accept(first_cid, first_id, at, count=count)
         if taker is not None:
             taker.credit -= count
             taker.push_all(messages)
         return count
+
+    def _keep(self, entry: Entry, story: list[Transition], kept: list[Entry]) -> bool:
+        """Whether it could be written down; if not, the router says why."""
+        if self._journal.book is not None:
+            try:
+                self._journal.keep_fresh(entry, story)
+            except AgentdError:
+                return False
+            kept.append(entry)
+        return True

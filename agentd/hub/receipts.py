@@ -165,16 +165,18 @@ class Receipts:
         """How much there is of what, now."""
         return {"messages": len(self.entries), "tapped": int(self.tap is not None)}
 
-    def stored(self, entry: Entry, now: float) -> None:
-        """The journal has it. One that has been delivered meanwhile, or has ended, is told of as that."""
-        entry.is_stored = True
-        if entry.state is not ACCEPTED:
-            return
-        entry.state = STORED
-        entry.trail.append((STORED, now, "agentd", ""))
-        self.counts.stored += 1
-        if self.tap is not None:
-            self.tap(STORED, entry, now, "agentd", "")
+    def stored(self, entries: list[Entry], now: float) -> None:
+        """The journal has them. One that has been delivered meanwhile, or has ended, is told of as that."""
+        transition = (STORED, now, "agentd", "")
+        tap = self.tap
+        self.counts.stored += len(entries)
+        for entry in entries:
+            entry.is_stored = True
+            if entry.state is ACCEPTED:
+                entry.state = STORED
+                entry.trail.append(transition)
+                if tap is not None:
+                    tap(STORED, entry, now, "agentd", "")
 
     def delivered(self, entry: Entry, now: float, who: str, note: str = "") -> None:
         """The receiving library took it for its application."""
@@ -214,7 +216,7 @@ class Receipts:
             self.tap(state, entry, now, who, note)
         if entry.position and state is not DEAD:
             if state is ACKED:
-                self.journal.acked(entry)
+                self.journal.acked([entry.message.id])
             else:
                 self.journal.ended(entry)
         if state is not DEAD:

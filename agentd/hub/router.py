@@ -84,7 +84,7 @@ class Router:
 
     def send(self, session: Session, verb: Send, now: float) -> None:
         """Accept a message for one agent's inbox."""
-        if verb.options is None and not self.draining and self.plain.send(session, (verb,), 0, 1, now):
+        if not self.draining and self.plain.send(session, (verb,), 0, 1, now):
             return
         self._send_with_options(session, verb, verb.options or _DEFAULTS, now)
 
@@ -339,10 +339,8 @@ class Router:
     def _accepted(self, session: Session, cid: int, entry: Entry, wait: State) -> None:
         """Its sender is told at once; of one that is kept, unless it waits for more, when the journal has it."""
         if entry.position:
-            agent = entry.agent
-            note = "" if agent.takers else f"{agent.name} is absent: kept on disk until it takes its mail"
             waits = wait is ACCEPTED
-            self._receipts.journal.answer(entry, session if waits else None, cid, note)
+            self._receipts.journal.answer([entry], session if waits else None, cid)
             if waits:
                 return
         if cid:

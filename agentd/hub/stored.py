@@ -112,7 +112,7 @@ class Stored:
     def __init__(self, receipts: Receipts) -> None:
         self._receipts = receipts
         self.book: Book | None = None  # None: nothing outlives this process
-        self._pending: deque[tuple[int, Entry, Session | None, int, str]] = deque()
+        self._pending: deque[tuple[list[Entry], Session | None, int]] = deque()  # in the order of their records
         self._acked: list[int] = []
 
     def statistics(self) -> dict[str, int]:
@@ -125,12 +125,19 @@ class Stored:
         """Have it written down as it stands. What `book.append` refuses is not kept, and nothing has changed."""
         if self.book is None:
             return
-        record = Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry), key)
+        until = None if entry.timer is None else self._until(entry)
+        record = Kept(entry.agent.name, entry.message, self.story(entry), until, key)
         entry.position = self.book.append(_encode(record), wait=wait)
 
-    def answer(self, entry: Entry, session: Session | None, cid: int, note: str) -> None:
-        """Once the journal has this one, that is its state, and its sender is told."""
-        self._pending.append((entry.position, entry, session, cid, note))
+    def keep_fresh(self, entry: Entry, story: list[Transition]) -> None:
+        """The same for one that has just been accepted, with what is told of it."""
+        if self.book is not None:
+            entry.position = self.book.append(_encode(Kept(entry.agent.name, entry.message, story)))
+
+    def answer(self, entries: list[Entry], session: Session | None, cid: int) -> None:
+        """Once the journal has these, that is their state, and their sender is told: calls in a row, from `cid` on, of
+        messages with ids in a row. Where nobody asked (0), nobody is told."""
+        self._pending.append((entries, session, cid))
 
     def keep_all(self, entries: Iterable[Entry]) -> None:
         """Their agent is absent from now on, and they have to outlive this process too. Those for which there is no
@@ -143,13 +150,13 @@ class Stored:
                 except AgentdError as error:
                     left_out, why = left_out + 1, error
                 else:
-                    self.answer(entry, None, 0, "")
+                    self.answer([entry], None, 0)
         if why is not None and self.book is not None:
             self.book.left_out(left_out, why)
 
-    def acked(self, entry: Entry) -> None:
-        """It is done. Many are in one turn: they share a record."""
-        self._acked.append(entry.message.id)
+    def acked(self, ids: list[int]) -> None:
+        """These are done. Many are in one turn: they share a record."""
+        self._acked += ids
 
     def ended(self, entry: Entry) -> None:
         """It is over, without an ack."""
@@ -202,9 +209,11 @@ class Stored:
     def reached(self, position: int, now: float) -> None:
         """Everything before that is where it was to be: on disk, or in the kernel's hands, as the daemon was told."""
         pending = self._pending
-        while pending and pending[0][0] < position:
-            _, entry, session, cid, note = pending.popleft()
-            self._receipts.stored(entry, now)
+        while pending and pending[0][0][-1].position < position:
+            entries, session, cid = pending.popleft()
+            self._receipts.stored(entries, now)
             if session is not None and cid:
-                message = entry.message
-                session.accept(cid, message.id, message.sent_at, note, state=State.STORED, lane=message.lane)
+                entry = entries[0]
+                message, agent = entry.message, entry.agent
+                note = "" if agent.takers else f"{agent.name} is absent: kept on disk until it takes its mail"
+                session.accept(cid, message.id, message.sent_at, note, len(entries), State.STORED, message.lane)
