@@ -36,7 +36,7 @@
  *     synced_upto  everything before this position was known to be on disk when the record was written
  *     position     the record's own, so that no record is valid in any other place: not one that an earlier use of
  *                  the file left here, nor a copy that somebody sent as a message
- *     flags        0
+ *     flags        0; 1: written by recovery for the sake of its synced_upto, and no reader sees it
  *
  * Zeros are no record. Behind the last record of a segment may be anything that is not a record of this place: the next
  * one is the first of the next segment, if that has the next sequence. A record takes a third of a segment at most.
@@ -177,6 +177,7 @@ struct journal_record {
     const uint8_t *body; /* in the map: until its segment is retired or the journal closed */
     uint32_t size;
     uint16_t type;
+    bool is_own; /* never, of what journal_read() answers */
 };
 
 /*

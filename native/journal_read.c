@@ -28,9 +28,11 @@ static int see_mapped(const struct journal *journal, struct segment *segment)
 /* Behind this offset is nothing to be read. */
 static uint64_t limit_of(const struct journal *journal, const struct segment *segment)
 {
+    uint64_t limit = segment->end ? segment->end : segment->bytes;
+
     if (segment->number == journal->flushed >> 32)
-        return (uint32_t)journal->flushed;
-    return segment->end ? segment->end : segment->bytes;
+        limit = (uint32_t)journal->flushed;
+    return limit < segment->bytes ? limit : segment->bytes; /* a file may have lost its end */
 }
 
 static uint64_t position_in(const struct segment *segment, uint64_t offset)
@@ -92,6 +94,7 @@ static int read_at(
         .body = (const uint8_t *)(header + 1),
         .size = header->size,
         .type = header->type,
+        .is_own = header->flags & JOURNAL_OWN,
     };
     *next = record->position + journal_record_bytes(header->size);
     journal->read_to = *next;
@@ -132,7 +135,7 @@ read_first_behind(struct journal *journal, size_t i, uint64_t position, struct j
     return error ? error : -EILSEQ;
 }
 
-int journal_read(struct journal *journal, uint64_t position, struct journal_record *record, uint64_t *next)
+static int read_any(struct journal *journal, uint64_t position, struct journal_record *record, uint64_t *next)
 {
     const struct journal_header *header;
     struct segment *segment;
@@ -172,4 +175,13 @@ int journal_read(struct journal *journal, uint64_t position, struct journal_reco
         return 0;
     error = next_valid(journal, i, offset, next);
     return error ? error : -EILSEQ;
+}
+
+int journal_read(struct journal *journal, uint64_t position, struct journal_record *record, uint64_t *next)
+{
+    int result = read_any(journal, position, record, next);
+
+    while (result > 0 && record->is_own)
+        result = read_any(journal, *next, record, next);
+    return result;
 }

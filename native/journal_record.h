@@ -23,6 +23,9 @@ struct journal_header {
 _Static_assert(sizeof(struct journal_header) == 40, "it is the format");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the numbers change place on a big-endian machine");
 
+/* A flag: the journal's own record, which no reader sees. It has no body. */
+#define JOURNAL_OWN 1u
+
 #define JOURNAL_HEADER_BYTES ((uint32_t)sizeof(struct journal_header))
 
 /* What a record takes with its header and padding. */
@@ -43,7 +46,7 @@ static inline uint32_t journal_checksum(uint32_t seed, const struct journal_head
 static inline bool journal_header_fits(const struct journal_header *header, uint64_t position, uint64_t room)
 {
     return header->position == position && header->sequence != 0 && header->synced_upto <= position &&
-           header->flags == 0 && header->reserved == 0 && journal_record_bytes(header->size) <= room;
+           header->flags <= JOURNAL_OWN && header->reserved == 0 && journal_record_bytes(header->size) <= room;
 }
 
 #endif

@@ -17,6 +17,7 @@ struct walk {
     uint64_t sequence; /* of the last good record; 0: none yet */
     bool exact;        /* the next one has the sequence after it */
     uint64_t synced;   /* everything before it was on disk, the start or a good record says */
+    uint64_t damage;   /* the last that was skipped; 0: none */
 
     /* Of everything that is valid behind the first bad place, at which all of it was looked at. */
     bool surveyed;
@@ -131,6 +132,7 @@ static void skip_to(struct walk *walk, struct scan_place found)
     for (size_t i = walk->place.segment; i < found.segment; i++)
         for (uint64_t number = segments[i].number + 1; number < segments[i + 1].number; number++)
             report(walk, JOURNAL_MISSING, number << 32, segments[i].bytes);
+    walk->damage = position_of(walk, walk->place);
     enter(walk, found);
 }
 
@@ -313,13 +315,14 @@ int recovery_run(struct journal *journal, const struct journal_shape *shape)
     if (!error)
         error = find_end(&walk);
     if (!error) {
-        position = position_of(&walk, walk.place);
+        end = (struct recovery_end){.place = walk.place, .sequence = walk.sequence, .synced = walk.synced};
+        end.needs_witness = walk.damage && walk.synced <= walk.damage;
         journal->segments[walk.place.segment].end = walk.place.offset;
         journal->segments[walk.place.segment].last_sequence = walk.sequence;
-        journal->sequence = walk.sequence;
-        journal->next_number = journal->segments[walk.place.segment].number + 1;
-        end = (struct recovery_end){.place = walk.place, .synced = walk.synced};
         error = recovery_cut(journal, shape, &walk.scan, &end);
+        position = position_of(&walk, end.place);
+        journal->sequence = end.sequence;
+        journal->next_number = journal->segments[end.place.segment].number + 1;
         journal->tail = position;
         if (position < shape->start) {
             /* What was on disk is gone, its segment too: no position may be used again. */

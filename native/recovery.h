@@ -11,6 +11,9 @@
  *     everything is copied to broken-POSITION and removed, and that is synced, before anything is appended.
  * So what remains is a prefix of what was appended, but for damage that is reported, and has all that was synced.
  *
+ * Cutting may remove the very record that told damage from the end; then a record of the journal's own takes its place,
+ * before anything is removed, so that the next recovery does not cut from there.
+ *
  * A segment that is missing between others is damage. It can't come of a crash: names are on disk before records are.
  *
  * What was found behind the last place that is known to be on disk is written once more, and synced: a page that the

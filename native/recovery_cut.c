@@ -14,7 +14,7 @@ struct cut {
     struct journal *journal;
     const struct journal_shape *shape;
     struct scan *scan;
-    const struct recovery_end *end;
+    struct recovery_end *end;
     uint64_t *ends; /* for each segment from the end's on: behind its last valid record, or where it is left alone */
     uint64_t bytes; /* what goes */
 };
@@ -189,6 +189,25 @@ static int remove_segments(struct cut *cut)
     return 0;
 }
 
+static int open_segment(const struct cut *cut, const struct segment *segment)
+{
+    char name[SEGMENT_NAME_BYTES];
+
+    segment_name(name, segment->number);
+    return journal_open_file(cut->journal->files, cut->journal->directory, name, O_RDWR);
+}
+
+static int sync_and_close(const struct cut *cut, int fd, int error)
+{
+    const struct journal_files *files = cut->journal->files;
+
+    journal_point(files, "cut.sync");
+    if (!error)
+        error = journal_sync_file(files, fd);
+    files->close(files->context, fd);
+    return error;
+}
+
 /* Write the bytes anew: zeros, or what can be read there. */
 static int rewrite(struct cut *cut, int fd, uint8_t *buffer, bool zeros, uint64_t from, uint64_t to)
 {
@@ -211,67 +230,131 @@ static int rewrite(struct cut *cut, int fd, uint8_t *buffer, bool zeros, uint64_
 }
 
 /*
- * In each segment in which there may be something that is not on disk, up to the end's: zeros where something goes, and
- * what stays once more. The kernel forgets that a page is dirty when it could not write it; so it is made dirty again.
+ * A segment in which there may be something that is not on disk: what stays is written once more. The kernel forgets
+ * that a page is dirty when it could not write it; so it is made dirty again.
  */
 static int settle_segment(struct cut *cut, size_t i, uint8_t *buffer)
 {
-    struct journal *journal = cut->journal;
-    const struct journal_files *files = journal->files;
     const struct segment *segment = &cut->scan->segments[i];
-    uint64_t from = SEGMENT_FIRST_RECORD, to = segment->end, zeros_to = to;
-    char name[SEGMENT_NAME_BYTES];
+    uint64_t from = SEGMENT_FIRST_RECORD, to = segment->end;
     int fd, error;
 
     if (segment->number == cut->end->synced >> 32 && (uint32_t)cut->end->synced > from)
         from = (uint32_t)cut->end->synced;
-    if (i == cut->end->place.segment)
-        zeros_to = cut->ends[0];
-    if (from >= to && to == zeros_to)
+    if (from >= to)
         return 0;
-    segment_name(name, segment->number);
-    fd = journal_open_file(files, journal->directory, name, O_RDWR);
+    fd = open_segment(cut, segment);
     if (fd < 0)
         return fd;
     error = rewrite(cut, fd, buffer, false, from, to);
-    if (!error)
-        error = rewrite(cut, fd, buffer, true, to, zeros_to);
-    journal_point(files, "cut.sync");
-    if (!error)
-        error = journal_sync_file(files, fd);
-    files->close(files->context, fd);
-    return error;
+    return sync_and_close(cut, fd, error);
 }
 
-static int settle(struct cut *cut)
+static int settle(struct cut *cut, uint8_t *buffer)
 {
-    uint8_t *buffer = malloc(JOURNAL_ZEROING_BYTES);
-    int error = buffer ? 0 : -ENOMEM;
+    int error = 0;
 
     for (size_t i = 0; !error && i <= cut->end->place.segment; i++)
         if (cut->scan->segments[i].number >= cut->end->synced >> 32)
             error = settle_segment(cut, i, buffer);
+    return error;
+}
+
+/* All before the place is on disk by now, and this record says so. Without room for it there is none. */
+static int write_witness(struct cut *cut)
+{
+    struct recovery_end *end = cut->end;
+    struct segment *segment = &cut->journal->segments[end->place.segment];
+    struct journal_header header = {
+        .sequence = end->sequence + 1,
+        .position = scan_position(cut->scan, end->place),
+        .synced_upto = scan_position(cut->scan, end->place),
+        .flags = JOURNAL_OWN,
+    };
+    int fd, error;
+
+    if (!end->needs_witness || end->place.offset + sizeof header > segment->bytes)
+        return 0;
+    header.crc = journal_checksum(cut->journal->seed, &header, NULL);
+    fd = open_segment(cut, segment);
+    if (fd < 0)
+        return fd;
+    journal_point(cut->journal->files, "cut.witness");
+    error = journal_write(cut->journal->files, fd, &header, sizeof header, end->place.offset);
+    error = sync_and_close(cut, fd, error);
+    if (error)
+        return error;
+    end->place.offset += sizeof header;
+    end->sequence++;
+    segment->end = end->place.offset;
+    segment->last_sequence = end->sequence;
+    return 0;
+}
+
+/* Zeros over what goes of the last segment. */
+static int erase(struct cut *cut, uint8_t *buffer)
+{
+    int fd, error;
+
+    if (cut->end->place.offset >= cut->ends[0])
+        return 0;
+    fd = open_segment(cut, &cut->scan->segments[cut->end->place.segment]);
+    if (fd < 0)
+        return fd;
+    error = rewrite(cut, fd, buffer, true, cut->end->place.offset, cut->ends[0]);
+    return sync_and_close(cut, fd, error);
+}
+
+/* Some segment has to say whose all this is. When none that stays does, a new one is made that will be the next. */
+static int keep_id(struct cut *cut)
+{
+    const struct journal *journal = cut->journal;
+
+    for (size_t i = 0; i <= cut->end->place.segment; i++)
+        if (!cut->scan->segments[i].bad_header)
+            return 0;
+    return segment_prepare(
+        journal->files, journal->directory, journal->id, cut->scan->segments[cut->end->place.segment].number + 1,
+        journal->segment_bytes, 1);
+}
+
+static int put_in_order(struct cut *cut)
+{
+    uint8_t *buffer;
+    int error;
+
+    if (cut->journal->read_only)
+        return remove_segments(cut); /* it tells of them */
+    buffer = malloc(JOURNAL_ZEROING_BYTES);
+    if (!buffer)
+        return -ENOMEM;
+    error = cut->bytes ? keep_copy(cut) : 0;
+    if (!error)
+        error = settle(cut, buffer);
+    if (!error)
+        error = write_witness(cut);
+    if (!error)
+        error = remove_segments(cut);
+    if (!error)
+        error = keep_id(cut);
+    if (!error)
+        error = erase(cut, buffer);
     free(buffer);
     return error;
 }
 
 int recovery_cut(
-    struct journal *journal, const struct journal_shape *shape, struct scan *scan, const struct recovery_end *end)
+    struct journal *journal, const struct journal_shape *shape, struct scan *scan, struct recovery_end *end)
 {
     struct cut cut = {.journal = journal, .shape = shape, .scan = scan, .end = end};
     int error;
 
     cut.ends = calloc(scan->n_segments - end->place.segment, sizeof *cut.ends);
     error = cut.ends ? measure(&cut) : -ENOMEM;
-    if (!error && cut.bytes) {
+    if (!error && cut.bytes)
         report(&cut, JOURNAL_CUT, scan_position(scan, end->place), cut.bytes);
-        if (!journal->read_only)
-            error = keep_copy(&cut);
-    }
     if (!error)
-        error = remove_segments(&cut);
-    if (!error && !journal->read_only)
-        error = settle(&cut);
+        error = put_in_order(&cut);
     if (!error)
         journal->n_segments = end->place.segment + 1;
     free(cut.ends);

@@ -12,7 +12,7 @@
 #include "journal_record.h"
 #include "segment.h"
 
-#define SCAN_WINDOW_BYTES (1u << 20)
+#define SCAN_WINDOW_BYTES (1u << 18)
 
 struct scan {
     const struct journal_files *files;

@@ -247,6 +247,8 @@ int segment_map(const struct journal_files *files, int directory, struct segment
     int fd, error = 0;
     int64_t size;
 
+    if (segment->bytes < SEGMENT_FIRST_RECORD + JOURNAL_HEADER_BYTES)
+        return -EILSEQ; /* it holds nothing */
     segment_name(name, segment->number);
     fd = journal_open_file(files, directory, name, O_RDONLY);
     if (fd < 0)

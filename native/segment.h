@@ -79,7 +79,10 @@ int segment_open(
     const struct journal_files *files, int directory, const uint8_t id[SEGMENT_ID_BYTES], uint64_t number,
     struct segment *segment);
 
-/* Map the file of a segment that has no map, to be read. 0 or -errno; the file is opened for it and closed again. */
+/*
+ * Map the file of a segment that has no map, to be read; it is opened for it and closed again. 0; -EILSEQ when it is
+ * shorter than it was, or too short for a record; -errno.
+ */
 int segment_map(const struct journal_files *files, int directory, struct segment *segment);
 
 /* Give up map and descriptor. */

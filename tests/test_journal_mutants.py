@@ -73,7 +73,7 @@ MUTANTS = [
     Mutant(
         "what is valid behind the end is not removed",
         "recovery_cut.c",
-        "error = rewrite(cut, fd, buffer, true, to, zeros_to);",
+        "error = rewrite(cut, fd, buffer, true, cut->end->place.offset, cut->ends[0]);",
         "error = 0;",
         "journal_recovery",
     ),
@@ -168,6 +168,13 @@ MUTANTS = [
         "    return crc32c(crc, body, header->size);",
         "    return body ? crc : 0;",
         "journal_images",
+    ),
+    Mutant(
+        "nothing takes the place of who told damage from the end",
+        "recovery_cut.c",
+        "        error = write_witness(cut);\n",
+        "        error = 0;\n",
+        "journal_recovery",
     ),
     Mutant(
         "a page that was not written is not written again",
