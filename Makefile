@@ -1,6 +1,7 @@
 # Everything is made in .venv/ and build/, nothing outside this folder. `make` lists the targets.
 # PYTHON=/usr/bin/python3 picks the interpreter; later calls keep it. ARGS="-k ring -x" goes to pytest or the bench.
 
+comma := ,
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -44,7 +45,7 @@ build/agentd-example: $(wildcard clients/c/*.[ch] native/*.[ch])
 	$(or $(CC),cc) -std=gnu11 -O2 -g -Wall -Wextra -pthread -o $@ clients/c/*.c native/mailbox.c native/pair.c native/ring.c
 
 ##@ Work on it
-.PHONY: test test-c check lint types check-c check-binding prove-ring fuzz-ring fuzz fuzz-smoke stress new-user format
+.PHONY: test test-c check lint types check-c check-binding prove-ring fuzz-ring prove-journal fuzz-journal fuzz fuzz-smoke stress new-user format
 test: build test-c .venv/installed-test ## run the C tests and the Python tests
 	$(pytest) $(ARGS)
 
@@ -80,19 +81,41 @@ prove-ring: build/test/build.ninja build/asan/build.ninja ## prove the ring and 
 	build/$$build/native/prove_$$proof long || exit 1; done
 	@case " $(or $(PROOFS),$(proofs)) " in *" fuzz "*) $(MAKE) fuzz-ring;; esac
 
-# Debian's package `clang` has libFuzzer; without it the mutator of prove_fuzz was all.
-fuzz-ring:
-	@mkdir -p build/fuzz-ring/corpus
+# Debian's package `clang` has libFuzzer; without it the mutator of the program itself was all.
+# $(call libfuzzer,name,largest input,sources and flags)
+define libfuzzer
+	@mkdir -p build/$(1)/corpus
 	@for clang in clang clang-19 clang-16 clang-14; do \
 	echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
-	$$clang -x c - -fsanitize=fuzzer,address -o build/fuzz-ring/probe 2>/dev/null || continue; \
+	$$clang -x c - -fsanitize=fuzzer,address -o build/$(1)/probe 2>/dev/null || continue; \
 	echo "libFuzzer of $$clang"; \
 	$$clang -std=gnu11 -g -O1 -DWITH_LIBFUZZER -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-	-Wl,--wrap=mmap,--wrap=mmap64,--wrap=munmap -o build/fuzz-ring/target native/proofs/prove_fuzz.c \
-	native/proofs/guard.c native/mailbox.c native/pair.c native/ring.c || exit 1; \
-	cd build/fuzz-ring; ./target -max_total_time=$(or $(SECONDS),60) -max_len=1024 -print_final_stats=1 corpus \
+	-o build/$(1)/target $(3) || exit 1; \
+	cd build/$(1); ./target -max_total_time=$(or $(SECONDS),60) -max_len=$(2) -print_final_stats=1 corpus \
 	>run.log 2>&1 || { tail -n 40 run.log; exit 1; }; grep -e number_of_executed -e DONE run.log; exit; done; \
 	echo "no clang with libFuzzer here: it was not run"
+endef
+
+fuzz-ring:
+	$(call libfuzzer,fuzz-ring,1024,-Wl$(comma)--wrap=mmap$(comma)--wrap=mmap64$(comma)--wrap=munmap \
+	native/proofs/prove_fuzz.c native/proofs/guard.c native/mailbox.c native/pair.c native/ring.c)
+
+# The core of the journal, as its tests link it. Its proofs run among the C tests too, shorter.
+journal_core := native/crc32c.c native/scan.c native/segment.c $(wildcard native/journal*.c native/recovery*.c)
+journal_tests := $(filter-out format,$(patsubst native/tests/test_journal_%.c,%,$(wildcard native/tests/test_journal_*.c)))
+journal_runs_fuzz := 20000
+journal_runs_images := 20
+prove-journal: build/asan/build.ninja build .venv/installed-test ## prove the journal: faults, kills, crash images, fuzz, mutants
+	$(in_venv) ninja -C build/asan $(journal_tests:%=native/test_journal_%)
+	@for test in $(journal_tests); do echo "--- $$test"; case $$test in \
+	fuzz) build/asan/native/test_journal_fuzz $(journal_runs_fuzz);; \
+	images) build/asan/native/test_journal_images $(journal_runs_images);; \
+	*) build/asan/native/test_journal_$$test;; esac || exit 1; done
+	$(pytest) -m stress tests/test_journal_mutants.py
+	@$(MAKE) fuzz-journal
+
+fuzz-journal:
+	$(call libfuzzer,fuzz-journal,256,native/tests/test_journal_fuzz.c $(journal_core))
 
 fuzz: build .venv/installed-test .venv/tried-fuzz ## fuzz every face for SECONDS (600) each
 	@for face in binary json text; do $(python) tests/fuzz/fuzz.py $$face --seconds $(or $(SECONDS),600) || exit 1; done
