@@ -147,7 +147,7 @@ format: .venv/installed-check ## bring Python and C into the project's format
 	.venv/bin/clang-format -i $(c_files)
 
 ##@ Measure
-.PHONY: bench-normal bench-critical bench-high bench-smoke
+.PHONY: bench-normal bench-critical bench-high bench-low bench-smoke
 bench-normal: build .venv/installed-bench ## measure NORMAL beside NATS and Redis (installs both with apt-get)
 	@missing=; for rival in nats-server redis-server; do command -v $$rival >/dev/null || missing="$$missing $$rival"; done; \
 	[ -z "$$missing" ] || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $$missing; }
@@ -159,10 +159,16 @@ bench-critical: build .venv/tried-rivals ## measure CRITICAL beside the cache li
 bench-high: build .venv/tried-rivals-high ## measure HIGH beside CRITICAL, a Unix socket, pyzmq, zenoh and iceoryx2
 	.venv/bin/python bench/high.py $(ARGS)
 
+bench-low: build .venv/installed-bench .venv/tried-rivals-low ## measure LOW beside the bare disk, SQLite, LMDB, Redis, JetStream (apt-get: both servers; 25 GB in /tmp)
+	@missing=; for rival in nats-server redis-server; do command -v $$rival >/dev/null || missing="$$missing $$rival"; done; \
+	[ -z "$$missing" ] || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; set -x; $$sudo apt-get install -y $$missing || true; }
+	.venv/bin/python bench/low.py $(ARGS)
+
 bench-smoke: build ## run each measurement for a moment, without rivals: does it still work?
 	.venv/bin/python bench/normal.py --smoke $(ARGS)
 	.venv/bin/python bench/critical.py --smoke $(ARGS)
 	.venv/bin/python bench/high.py --smoke $(ARGS)
+	.venv/bin/python bench/low.py --smoke $(ARGS)
 	.venv/bin/python bench/engine.py --smoke $(ARGS)
 
 ##@ Housekeeping
@@ -206,8 +212,8 @@ tachyon_packages := clang-19 libc++-19-dev lld-19
 	$(pip) install --quiet "$$rival" || echo "$$rival can't be installed: it is left out"; done
 	@touch $@
 
-.venv/tried-rivals-high: .ci/requirements pyproject.toml .venv/made-with
-	@for rival in $$(.venv/bin/python .ci/requirements rivals-high); do echo "installing $$rival"; \
+.venv/tried-rivals-%: .ci/requirements pyproject.toml .venv/made-with
+	@for rival in $$(.venv/bin/python .ci/requirements rivals-$*); do echo "installing $$rival"; \
 	$(pip) install --quiet "$$rival" || echo "$$rival can't be installed: it is left out"; done
 	@touch $@
 

@@ -16,9 +16,10 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import contender
@@ -40,18 +41,18 @@ def missing() -> str:
 
 
 class Daemon:
-    """agentd."""
+    """agentd. `settings` are variables of its environment."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: Mapping[str, str] = MappingProxyType({}), start_s: float = 10) -> None:
         run = home / "run"
-        self.environ = {"AGENTD_RUNTIME_DIR": str(run), "AGENTD_STATE_DIR": str(home / "state")}
+        self.environ = {"AGENTD_RUNTIME_DIR": str(run), "AGENTD_STATE_DIR": str(home / "state"), **settings}
         self.environ["AGENTD_SOCKET"] = self.socket = str(run / "agentd.sock")
         self.environ["XDG_CONFIG_HOME"] = str(home)
         command = [sys.executable, "-P", "-m", "agentd.daemon"]
         log = home / "agentd.log"
         self._child = process.spawn(command, self.environ, log=log)
         self.pid = self._child.pid
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + start_s
         while True:
             try:
                 Line(self.socket).close()

@@ -187,10 +187,34 @@ def test_high() -> None:
     assert held["value"] >= call["value"] > 0
 
 
+def test_low() -> None:
+    report = smoke("low")
+    check(report, "low")
+    calls = figures(report, "in C, p50")
+    assert {name for name, _ in calls} >= {"append", "append and fdatasync", "any call, beside group commit"}
+    assert all(call["verified"] == call["summary"]["count"] > 0 for call in calls.values())
+    assert {name for name, _ in figures(report, "in C, rate")} == {"read", "checksum"}
+    mapped = figures(report, "send until stored, p50")
+    assert {name for name, _ in mapped} == {"asyncio/mapped", "blocking/mapped"}
+    synced = figures(report, "one sender, p50")
+    assert {name for name, _ in synced} == {"asyncio/synced", "blocking/synced", "pwrite and fdatasync, in C"}
+    for sends in (*mapped.values(), *synced.values()):
+        assert sends["verified"] == sends["summary"]["count"] > 0
+    for what in ("posted until stored", "taken by batches, unacked", "taken by batches, acked as they come"):
+        flows = figures(report, what)
+        assert {name for name, _ in flows} == {"asyncio/mapped", "uvloop/mapped"}
+        assert all(flow["verified"] % 1000 == 0 < flow["verified"] for flow in flows.values())
+    assert ("asyncio/synced", 1024) in figures(report, "64 tasks of one process")
+    starts = {name: figure["value"] for (name, _), figure in figures(report, "start until it answers").items()}
+    assert len(starts) == 2 and min(starts.values()) > 0
+    assert {left["what"] for left in report["left_out"]} >= {"sqlite", "lmdb", "redis", "jetstream"}
+
+
 def test_the_c_of_the_benchmarks_has_no_warnings(bench: Path, tmp_path: Path) -> None:
     build, flags = import_module("core").build, ("-Wall", "-Wextra", "-Werror")
     assert build(tmp_path / "critical", *flags) == ""
     assert build(tmp_path / "doorbells", *flags, parts=import_module("doorbells").PARTS) == ""
+    assert build(tmp_path / "low", *flags, parts=import_module("low_core").PARTS) == ""
 
 
 def test_a_spare_core_shares_nothing_with_the_ends(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
