@@ -48,6 +48,26 @@ def test_mail_survives_with_its_id_attempts_and_order(world: World) -> None:
     assert world.ack(taker, first, second) == 2
 
 
+def test_what_became_of_it_outlives_a_crash(world: World) -> None:
+    """Also without a checkpoint: attempts, the order, a delay, an ack."""
+    sender = world.join("sender")
+    world.leave(world.join("taker"))
+    nacked, later, acked, waiting = (world.send(sender, "taker", body) for body in (b"n", b"l", b"a", b"w"))
+    taker = world.join("taker", credit=4)
+    world.delivered(taker, nacked, later, acked)
+    world.nack(taker, nacked)
+    world.nack(taker, later, after_s=60)
+    world.ack(taker, acked)
+    world.end_turn()
+    world.crash()
+    taker = world.join("taker", credit=9)
+    assert [(m.id, m.attempt) for m in taker.told(Message)] == [(nacked, 2), (waiting, 1)]
+    world.after(60)
+    assert [(m.id, m.attempt) for m in taker.told(Message)][2:] == [(later, 2)]
+    with pytest.raises(NoSuchMessage):
+        world.entry(acked)
+
+
 def test_a_held_message_stays_held_and_can_still_be_acked(world: World) -> None:
     sender, taker = world.join("sender"), world.join("taker", credit=1)
     id = world.send(sender, "taker", b"x")

@@ -33,6 +33,7 @@ class Mutant(NamedTuple):
 
 INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
 RATES = "rates.py"
+JOURNAL = "agentd/server/journal.py"
 #: Others than the hub's are named from the package on.
 TOKENS, PRESENTED, RELAY = "agentd/server/tokens.py", "agentd/server/presented.py", "agentd/lanes/relay.py"
 DIRECT, CLIENT = "agentd/server/direct.py", "agentd_client/_direct.py"
@@ -277,14 +278,14 @@ MUTANTS = [
         "kept.py",
         ", *agent.detached.values())",
         ")",
-        "test_kept.py::test_a_held_message_stays_held_and_can_still_be_acked",
+        "test_checkpoint.py::test_a_held_message_stays_held_and_can_still_be_acked",
     ),
     Mutant(
         "a restart uses ids again",
         "kept.py",
         "max(hub.receipts.next_id, kept.next_id)",
         "hub.receipts.next_id",
-        "test_kept.py::test_no_id_is_used_twice",
+        "test_checkpoint.py::test_no_id_is_used_twice",
     ),
     Mutant(
         "everybody may take a name's mail",
@@ -453,6 +454,62 @@ MUTANTS = [
         "// (2 * records.VERDICT_BYTES)",
         "// 1",
         "test_direct_channels.py::test_sends_that_ask_are_bounded_by_the_room_for_verdicts",
+    ),
+    Mutant(
+        "stored is told before the sync",
+        JOURNAL,
+        'if self._settings.level == "mapped":',
+        "if True:",
+        "test_journal_turns.py::test_nobody_is_told_before_the_disk_has_said_so",
+    ),
+    Mutant(
+        "what came during a sync is told with it",
+        JOURNAL,
+        "                self._tell(position, now)\n",
+        "                self._tell(self._native.tail, now)\n",
+        "test_journal_turns.py::test_what_comes_while_a_sync_is_under_way_shares_the_next_one",
+    ),
+    Mutant(
+        "a failed sync is forgotten",
+        JOURNAL,
+        "        if error is not None:\n            self._fail(error)\n",
+        "        pass\n",
+        "test_journal_turns.py::test_the_first_error_of_a_sync_ends_it_all",
+    ),
+    Mutant(
+        "a checkpoint before its data",
+        JOURNAL,
+        "if self._waiting is None or self._native.synced < self._waiting[0] or self._loop is None:",
+        "if self._waiting is None or self._loop is None:",
+        "test_journal_turns.py::test_a_checkpoint_waits_for_what_it_builds_on",
+    ),
+    Mutant(
+        "mapped is told before the kernel has it",
+        JOURNAL,
+        "            self._native.flush()\n",
+        "            pass\n",
+        "test_journal_turns.py::test_mapped_is_with_the_kernel_when_it_is_told",
+    ),
+    Mutant(
+        "what a taker leaves behind is in memory alone",
+        INBOX,
+        "self._receipts.journal.keep_all(agent.unfinished())",
+        "pass",
+        MACHINE,
+    ),
+    Mutant(
+        "an ack is not written down",
+        "stored.py",
+        "        self._acked += ids\n",
+        "        pass\n",
+        MACHINE,
+    ),
+    Mutant(
+        "an attempt is not written down",
+        INBOX,
+        "        if was_seen:\n            self._receipts.journal.moved(entry)\n",
+        "",
+        "test_checkpoint.py::test_what_became_of_it_outlives_a_crash",
     ),
 ]
 
