@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define PAGE_BYTES 4096u
+
 static struct segment *last_segment(const struct journal *journal)
 {
     return &journal->segments[journal->n_segments - 1];
@@ -156,12 +158,21 @@ static uint8_t *gather(struct journal *journal, uint64_t bytes, int *error)
     return *error ? NULL : journal->gathered + journal->n_gathered;
 }
 
+/*
+ * Whether a record is better kept until the next flush. The page up to which all is synced is write-protected since: a
+ * store into it costs a fault, and the next sync more. So who syncs after each record always writes by calls.
+ */
+static bool gathers_now(const struct journal *journal)
+{
+    return journal->syncing || journal->n_gathered || journal->gathers ||
+           journal->tail / PAGE_BYTES == journal->synced / PAGE_BYTES;
+}
+
 int journal_append(struct journal *journal, uint16_t type, const void *body, uint32_t size, uint64_t *position)
 {
     uint64_t bytes = journal_record_bytes(size);
     struct journal_header header;
     struct segment *last;
-    bool gathers;
     uint8_t *to;
     int error;
 
@@ -187,8 +198,7 @@ int journal_append(struct journal *journal, uint16_t type, const void *body, uin
     };
     header.crc = journal_checksum(journal->seed, &header, body);
     last = last_segment(journal);
-    gathers = journal->syncing || journal->n_gathered || journal->gathers;
-    if (gathers) {
+    if (gathers_now(journal)) {
         to = gather(journal, bytes, &error);
         if (!to)
             return error;

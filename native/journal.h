@@ -49,8 +49,9 @@
  * could not write, so no later success says anything. It answers that error from then on, until it is opened anew.
  *
  * Appending. While no sync is in flight, a record is stored into the map: no system call. A page that is being written
- * out can't be stored to, so while a sync is in flight records gather in memory, and journal_flush() writes them in one
- * call. What is not flushed can't be read, and must not be acknowledged at any level.
+ * out can't be stored to, and one that was costs a fault; so while a sync is in flight, and where the last one ended,
+ * records gather in memory, and journal_flush() writes them in one call. What is not flushed can't be read, and must
+ * not be acknowledged at any level.
  *
  * No threads, no globals: one journal is used by one thread at a time.
  */

@@ -54,6 +54,7 @@ static inline void user_heal(struct user *user)
     if (user->journal.poisoned) {
         journal_close(&user->journal);
         user_open(user);
+        user->promises->appended = user->journal.sequence; /* what only gathered was never there */
     }
 }
 
