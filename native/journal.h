@@ -65,8 +65,11 @@
 #define JOURNAL_DEFAULT_SEGMENT_BYTES (UINT64_C(64) << 20)
 /* More than this is not gathered: it is written by then, whoever waits. */
 #define JOURNAL_GATHER_BYTES (UINT64_C(4) << 20)
-/* Of the last segment, so much ahead of the tail is in the map before it is stored to. */
-#define JOURNAL_PREFAULT_BYTES (UINT64_C(1) << 20)
+/*
+ * Of the last segment, so much ahead of the tail is made ready to be stored to, in one call: a fault a page costs five
+ * times as much. The next sync writes what is left of it.
+ */
+#define JOURNAL_PREFAULT_BYTES (UINT64_C(256) << 10)
 
 /* What recovery found and did. `position` and `bytes` say where, in the journal's own positions and the files' bytes.
  */

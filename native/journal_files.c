@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
 /* A signal may interrupt each of several tries; more than that is no accident. */
@@ -126,7 +126,7 @@ static void kernel_unmap(void *context, uint8_t *map, uint64_t bytes)
 static void kernel_prefault(void *context, uint8_t *map, uint64_t bytes)
 {
     (void)context;
-    madvise(map, bytes, MADV_POPULATE_READ); /* without it, stores take the faults */
+    madvise(map, bytes, MADV_POPULATE_WRITE); /* without it, stores take the faults */
 }
 
 static int kernel_lock(void *context, int directory)

@@ -34,7 +34,7 @@ struct journal_files {
     /* Shared. Stores into a page behind the file's end, or one that the disk has no room for, are SIGBUS. */
     int (*map)(void *context, int fd, uint64_t bytes, bool writable, uint8_t **map);
     void (*unmap)(void *context, uint8_t *map, uint64_t bytes);
-    /* See that the pages are in memory and in the map. It dirties none. Best effort: it has no answer. */
+    /* See that stores into the pages take no fault: they are dirty then, and the next sync writes them. Best effort. */
     void (*prefault)(void *context, uint8_t *map, uint64_t bytes);
 
     int (*lock)(void *context, int directory); /* flock, without waiting: -EWOULDBLOCK while another has it */
