@@ -521,6 +521,8 @@ class Journal:
     """The position of the first record, if there is any."""
     tail: int
     """Where the next record goes, if it still fits into that segment."""
+    room: int
+    """So many bytes are left in that segment; a record takes 40 more than its body, and up to a multiple of 8."""
     synced: int
     """What lies before it is on disk."""
     sequence: int

@@ -271,6 +271,7 @@ static int object_clear(struct journal_object *self)
 
 NUMBER(first, journal_first(&self->journal))
 NUMBER(tail, self->journal.tail)
+NUMBER(room, self->journal.limit - self->journal.tail)
 NUMBER(synced, self->journal.synced)
 NUMBER(sequence, self->journal.sequence)
 NUMBER(segments, self->journal.n_segments)
@@ -306,6 +307,7 @@ static PyMethodDef methods[] = {
 static PyGetSetDef getset[] = {
     {"first", (getter)get_first, NULL, PyDoc_STR("Where its first record is."), NULL},
     {"tail", (getter)get_tail, NULL, PyDoc_STR("Where the next record goes."), NULL},
+    {"room", (getter)get_room, NULL, PyDoc_STR("Bytes left in its last segment."), NULL},
     {"synced", (getter)get_synced, NULL, PyDoc_STR("What lies before it is on disk."), NULL},
     {"sequence", (getter)get_sequence, NULL, PyDoc_STR("Of the last record."), NULL},
     {"segments", (getter)get_segments, NULL, PyDoc_STR("How many there are."), NULL},

@@ -17,7 +17,7 @@ from agentd.host.arguments import VERSION
 from agentd.host.machine import Disk, Machine
 from agentd.host.topology import Topology
 from agentd.wire.errors import Unreachable
-from agentd.wire.messages import AgentView, LaneView, Priority, StatusView
+from agentd.wire.messages import AgentView, DiskView, LaneView, Priority, StatusView
 
 GIB = 1 << 30
 
@@ -167,6 +167,8 @@ TROUBLES: list[tuple[str, str, str, Callable[[Patient], Patient]]] = [
         lambda p: p._replace(agents=(agent(live=False, waiting=2, oldest_s=90_000.0),)),
     ),
     ("unread mail", WARNING, "builder", lambda p: p._replace(agents=(agent(live=False, waiting=1, oldest_s=1e6),))),
+    ("journal", WARNING, "builder", with_status(disk=DiskView(600, 1000, 10 * GIB, 0, "", "builder", 3))),
+    ("journal", ERROR, "max_bytes", with_status(disk=DiskView(600, 1000, 10 * GIB, 0, "max_bytes", None, 0))),
     ("persistence", NOTICE, "kept so", lambda patient: patient),
     ("service", NOTICE, "No systemd", lambda patient: patient),
 ]

@@ -208,6 +208,26 @@ def unread_mail(patient: Patient) -> Iterator[Finding]:
         )
 
 
+def journal(patient: Patient) -> Iterator[Finding]:
+    """Room for what is kept, and who holds it."""
+    disk = patient.status.disk if patient.status is not None else None
+    if disk is None:
+        return
+    takes = f"It takes {show.size(disk.bytes)} of {show.size(disk.max_bytes)}"
+    holder = ""
+    remedy = "journal.max_bytes and journal.min_free_bytes in the configuration set the limits."
+    if disk.holder is not None:
+        many = show.count(disk.holder_messages, "message")
+        holder = f"; the oldest of what is kept is {disk.holder}'s, which has {many}"
+        remedy = f"agentctl recv --as {disk.holder}, or agentctl dead list {disk.holder}"
+    if disk.full:
+        yield Finding("journal", ERROR, f"Mail that has to be kept is refused: {disk.full}{holder}", remedy)
+    elif disk.holder is not None and disk.bytes > disk.max_bytes // 2:
+        yield Finding("journal", WARNING, f"{takes}{holder}", remedy)
+    else:
+        yield Finding("journal", OK, takes)
+
+
 def promises(patient: Patient) -> Iterator[Finding]:
     """What a crash would cost."""
     if patient.status is not None:
@@ -232,6 +252,7 @@ DAEMON_CHECKS: Final[tuple[Callable[[Patient], Iterator[Finding]], ...]] = (
     stale_files,
     agents,
     unread_mail,
+    journal,
     promises,
     crowds,
 )

@@ -136,12 +136,14 @@ class HighSettings(Section, frozen=True):
 
 
 class JournalSettings(Section, frozen=True):
-    """[journal]: what is kept on disk. Past max_bytes: disk_full."""
+    """[journal]: what is kept on disk. Past max_bytes and min_free_bytes: disk_full."""
 
     level: Literal["mapped", "synced"] = "synced"  # when a message is called stored: the kernel has it, or the disk
     segment_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 31, multiple_of=1 << 16)] = 64 << 20  # a file's
     checkpoint_bytes: Bytes = 64 << 20  # so much is read at a start, at most
     io_uring: bool = True  # False: a thread syncs
+    max_bytes: Bytes = 4 << 30  # of all its files; at least four segments
+    min_free_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 256 << 20  # of its file system, left to others
 
 
 class ShutdownLimits(Section, frozen=True):

@@ -102,6 +102,9 @@ class Book(Protocol):
     def note(self, body: bytes) -> None:
         """The same for what nobody can be refused: where it can't be written, that is said in the log."""
 
+    def move(self, body: bytes) -> int:
+        """The position of a record that is there already, elsewhere: it has less room than acks have."""
+
     def left_out(self, count: int, why: AgentdError) -> None:
         """So many messages that should outlive this process are in memory alone."""
 
@@ -128,6 +131,15 @@ class Stored:
         until = None if entry.timer is None else self._until(entry)
         record = Kept(entry.agent.name, entry.message, self.story(entry), until, key)
         entry.position = self.book.append(_encode(record), wait=wait)
+
+    def copy(self, entry: Entry) -> int:
+        """Append it once more, as it stands, so that where it lies now can go. The size; what `book.move` refuses
+        changes nothing."""
+        if self.book is None:
+            return 0
+        record = _encode(Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry)))
+        entry.position = self.book.move(record)
+        return len(record)
 
     def keep_fresh(self, entry: Entry, story: list[Transition]) -> None:
         """The same for one that has just been accepted, with what is told of it."""
@@ -205,6 +217,14 @@ class Stored:
             ids, self._acked = self._acked, []
             if self.book is not None:
                 self.book.note(_encode(Acked(ids)))
+
+    def failed(self, error: AgentdError) -> None:
+        """Nobody will be told any more that something is stored: whoever waits for that is told why."""
+        pending, self._pending = self._pending, deque()
+        for entries, session, cid in pending:
+            if session is not None and cid:
+                for number in range(len(entries)):
+                    session.refuse(cid + number, error)
 
     def reached(self, position: int, now: float) -> None:
         """Everything before that is where it was to be: on disk, or in the kernel's hands, as the daemon was told."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -23,12 +23,16 @@ from typing import Final
 
 from agentd import _native
 from agentd.host.config import JournalSettings
+from agentd.host.directories import prepare_directory
 from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
 from agentd.hub.stored import Kept, Record, decode_record
 from agentd.server import syncing
+from agentd.server.disk import FULL, write_checkpoint
+from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
-from agentd.wire.errors import AgentdError, BadRequest, Busy, DiskFull, JournalFailed, TooLarge
+from agentd.wire.errors import AgentdError, BadRequest, Busy, JournalFailed, TooLarge
+from agentd.wire.messages import DiskView
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +41,10 @@ CHECKPOINT: Final = "checkpoint"
 #: The one type of record: what it is, its body says.
 _TYPE: Final = 1
 _AT_A_TIME: Final = 1000
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+#: What passes without anybody doing something about the disk.
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: So long until a checkpoint is tried again that found no room, or made none.
+_TRY_AGAIN_S: Final = 0.5
 
 
 class Journal:
@@ -58,7 +65,9 @@ class Journal:
         self._told = 0  # up to where senders were told
         self._checked = 0  # what the latest checkpoint covers
         self._has_holes = False  # a record is missing, which a checkpoint makes up for
-        self._is_full = False
+        self._space = Space(settings, self._directory)
+        self._next_try = 0.0
+        self._retry: asyncio.TimerHandle | None = None
         self.failed = ""  # why nothing is kept any more
         self._waiting: tuple[int, int, bytes] | None = None  # a checkpoint, until what it builds on is synced
 
@@ -70,12 +79,16 @@ class Journal:
         survives = "power cuts" if self._settings.level == "synced" else "kills of the daemon, not power cuts"
         return f"names, mail for absent agents and dead letters are kept in {self._directory}; they survive {survives}"
 
+    def disk_view(self) -> DiskView | None:
+        """What it takes of the disk."""
+        return self._space.view()
+
     # The start.
 
     def restore(self, hub: Hub, now: float) -> None:
         """Open it, and fill the fresh hub with what it has."""
         self._hub = hub
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        prepare_directory(self._directory)
         data = self._read_checkpoint()
         start = checkpoint.decode(data).position if data is not None else 0
         try:
@@ -85,6 +98,7 @@ class Journal:
         recovered = checkpoint.recover(data, self._kept_at, self._records(start))
         checkpoint.restore(hub, recovered, now)
         self._told = self._checked = self._native.tail
+        self._space.open(self._native, hub)
         hub.receipts.journal.book = self
         if recovered.missing:
             log.error("%d messages are lost: their records are damaged", recovered.missing)
@@ -144,41 +158,53 @@ class Journal:
         if self.failed:
             raise self._failure()
         try:
+            self._space.check_mail(len(body), is_preparing=self._is_preparing)
             try:
-                position = self._native.append(_TYPE, body)
+                return self._native.append(_TYPE, body)
             except BlockingIOError:
                 if not wait:
                     raise
                 self._sync_here()
-                position = self._native.append(_TYPE, body)
+                return self._native.append(_TYPE, body)
         except OSError as error:
             raise self._refusal(error) from None
-        self._is_full = False
-        return position
 
     def note(self, body: bytes) -> None:
         """See Book."""
         try:
-            self.append(body)
+            self._append_after(self._space.check_note, body)
         except AgentdError as error:
             if not self._has_holes:
                 log.warning("the journal misses what has happened, until there is a checkpoint: %s", error.message)
             self._has_holes = True
+
+    def move(self, body: bytes) -> int:
+        """See Book."""
+        return self._append_after(self._space.check_moved, body)
+
+    def _append_after(self, check: Callable[[int], None], body: bytes) -> int:
+        if self.failed:
+            raise self._failure()
+        number = self._native.next_number
+        try:
+            check(len(body))
+            position = self._native.append(_TYPE, body)
+        except OSError as error:
+            raise self._refusal(error) from None
+        if self._native.next_number != number:
+            self._space.note_rolled()
+        return position
 
     def left_out(self, count: int, why: AgentdError) -> None:
         """See Book."""
         log.warning("%d messages for agents that have left are in memory alone: %s", count, why.message)
 
     def _refusal(self, error: OSError) -> AgentdError:
-        if error.errno in _FULL:
-            if not self._is_full:
-                self._is_full = True
-                log.warning("no room in %s: mail for absent agents is refused until there is", self._directory)
-            return DiskFull(
-                f"There is no room in {self._directory}: nothing more can be kept",
-                "Make room on that disk; nothing that was stored is lost.",
-                retry_after=1.0,
-            )
+        if error.errno in FULL:
+            self._space.disk.failed(error)
+            return self._space.full(error.strerror or str(error))
+        if error.errno in _PASSING:
+            return Busy(f"No segment can be opened: {error.strerror}", "Try again in a moment.", retry_after=0.5)
         if error.errno == errno.EAGAIN:
             return Busy("The disk is slower than what it has to keep", "Try again in a moment.", retry_after=0.05)
         if error.errno == errno.EMSGSIZE:
@@ -198,14 +224,19 @@ class Journal:
         if not self.failed:
             self.failed = f"{self._directory}: {error.strerror or error}"
             log.critical("the journal failed, nothing more is stored until agentd is started anew: %s", self.failed)
+            self._hub.receipts.journal.failed(self._failure())
+            if self._loop is not None:
+                self._loop.call_soon(self._again)
 
     # Turns, syncs, checkpoints.
 
     def end_turn(self, now: float) -> None:
         """What the turn appended leaves, and what can be told is."""
         self._hub.receipts.journal.end_turn()
-        if self.failed or self._told >= self._native.tail:
+        is_quiet = self._told >= self._native.tail and not (self._has_holes or self._space.is_restless)
+        if self.failed or is_quiet:
             return
+        self._look_ahead()
         try:
             self._native.flush()
         except OSError as error:
@@ -215,7 +246,6 @@ class Journal:
             self._tell(self._native.tail, now)
         if not self._is_syncing and self._native.synced < self._native.tail:
             self._sync()
-        self._look_ahead()
 
     def _tell(self, position: int, now: float) -> None:
         self._told = position
@@ -266,31 +296,77 @@ class Journal:
             then(error)
 
     def _end_sync(self, error: OSError | None) -> None:
+        if error is None and self._native.synced < self._native.tail:
+            error = self._space.disk.missing(self._native.next_number - 1)
         self._native.end_sync(0 if error is None else error.errno or errno.EIO)
         if error is not None:
             self._fail(error)
 
     def _look_ahead(self) -> None:
-        """Make the next segment before it is needed, and a checkpoint once there is enough to read anew."""
-        native = self._native
+        """See that there is a next segment, and a checkpoint once there is enough to read anew, or no room."""
         if self._loop is None or self.failed:
             return
-        if native.needs_prepare and not self._is_preparing:
-            self._is_preparing = True
-            what = (str(self._directory), native.id, native.next_number, self._settings.segment_bytes)
-            self._do(lambda: _native.prepare_segment(*what), self._prepared)
-        due = self._has_holes or native.tail - self._checked > self._settings.checkpoint_bytes
-        if due and self._waiting is None and not self._is_checking:
-            self._collect()
-            self._write_checkpoint()
+        try:
+            self._prepare()
+        except OSError as error:
+            self._fail(error)
+            return
+        space = self._space
+        if self._waiting is None and not self._is_checking and not space.is_moving and self._is_due():
+            space.begin_moving(self._told)
+        elif not space.is_moving:
+            return
+        if space.move_some():
+            self._loop.call_soon(self._again)
+            return
+        self._collect()
+        self._write_checkpoint()
+
+    def _prepare(self) -> None:
+        """Make the next segment before it is needed, if it may be."""
+        native = self._native
+        if self._loop is None or self._is_preparing or not native.needs_prepare or self._space.disk.against_mail():
+            return
+        self._is_preparing = True
+        what = (str(self._directory), native.id, native.next_number, self._settings.segment_bytes)
+        self._do(lambda: _native.prepare_segment(*what), self._prepared)
 
     def _prepared(self, error: BaseException | None) -> None:
-        self._is_preparing = isinstance(error, OSError) and error.errno in _FULL  # appending says that; else try again
-        if error is not None:
+        self._is_preparing = False
+        self._space.disk.changed()
+        if error is None:
+            return
+        if not isinstance(error, OSError):
+            error = OSError(errno.EIO, repr(error))
+        if error.errno in FULL:
+            self._space.disk.failed(error)
+        elif error.errno in _PASSING:
             log.warning("the next segment of the journal could not be prepared: %s", error)
+        else:
+            self._fail(error)
+
+    def _is_due(self) -> bool:
+        native = self._native
+        if self._space.has_moved or native.tail - self._checked > self._settings.checkpoint_bytes:
+            return True
+        if not (self._has_holes or (self._space.is_short and native.tail > self._checked)):
+            return False
+        now = time.monotonic()
+        if now < self._next_try:
+            if self._retry is None and self._loop is not None:
+                self._retry = self._loop.call_later(self._next_try - now, self._again)
+            return False
+        self._next_try = now + _TRY_AGAIN_S
+        return True
+
+    def _again(self) -> None:
+        self._retry = None
+        if self._loop is not None:
+            self._after(self._clock())
 
     def _collect(self) -> None:
         position = self._native.tail
+        self._has_holes = False
         found = checkpoint.collect(self._hub, position)
         lowest = min([position, *(placed.position for placed in (*found.mail, *found.dead))])
         self._waiting = (position, lowest, checkpoint.encode(found))
@@ -302,16 +378,28 @@ class Journal:
         self._waiting = None
         self._is_checking = True
         path = self._directory / CHECKPOINT
-        self._do(lambda: _replace(path, data), lambda error: self._checkpoint_written(position, lowest, error))
+        self._do(lambda: write_checkpoint(path, data), lambda error: self._checkpoint_written(position, lowest, error))
 
     def _checkpoint_written(self, position: int, lowest: int, error: BaseException | None) -> None:
         self._is_checking = False
         self._checked = position
-        if error is not None:
+        if error is None:
+            try:
+                retired = self._native.retire(lowest)
+            except OSError as failure:
+                self._fail(failure)
+                return
+            self._space.disk.changed()
+            self._space.has_moved = self._space.has_moved and retired > 0  # there may be more that is worth it
+        else:
+            self._has_holes = True  # the old one has not what this one has
+            self._space.has_moved = False
             log.warning("no checkpoint of the journal, the next start takes longer: %s", error)
-            return
-        self._has_holes = False
-        self._native.retire(lowest)
+            if not isinstance(error, OSError) or error.errno not in (*FULL, *_PASSING):
+                self._fail(error if isinstance(error, OSError) else OSError(errno.EIO, repr(error)))
+                return
+        if self._space.has_moved or self._has_holes or self._space.is_short:
+            self._again()
 
     # The end.
 
@@ -335,7 +423,7 @@ class Journal:
             assert self._waiting is not None
             _, lowest, data = self._waiting
             try:
-                _replace(self._directory / CHECKPOINT, data)
+                write_checkpoint(self._directory / CHECKPOINT, data)
             except OSError as error:
                 why = f"{error.strerror}: no checkpoint was written, so the next start takes longer; nothing is lost"
                 raise OSError(error.errno, why, str(self._directory)) from None
@@ -352,22 +440,3 @@ def _counted(hub: Hub) -> str:
     named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
     mail, dead = sum(agent.count for agent in named), sum(len(agent.dead) for agent in named)
     return f"{len(named)} names, {mail} messages, {dead} dead letters"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, whatever happens meanwhile."""
-    making = path.with_suffix(".tmp")
-    try:
-        with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fdatasync(file.fileno())
-        making.rename(path)
-    except OSError:
-        making.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -254,6 +254,7 @@ class Server:
             dead,
             self.hub.router.draining,
             self.measures.lane_views(),
+            self._journal.disk_view(),
         )
 
     def statistics(self) -> dict[str, int]:

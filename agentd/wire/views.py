@@ -126,6 +126,18 @@ class FlowView(Struct, array_like=True):
     latency: Latency
 
 
+class DiskView(Struct, array_like=True):
+    """What the journal takes of the disk, and whose mail holds it: that agent has the oldest of what is kept."""
+
+    bytes: int
+    max_bytes: int
+    free_bytes: int  # of the file system
+    min_free_bytes: int
+    full: str = ""  # why mail that has to be kept is refused, where it is
+    holder: str | None = None
+    holder_messages: int = 0  # that are kept for it
+
+
 class StatusView(Struct, array_like=True, tag=93):
     """Answer to Status: the daemon in brief."""
 
@@ -144,6 +156,7 @@ class StatusView(Struct, array_like=True, tag=93):
     dead: int
     draining: bool
     lanes: list[LaneView]
+    disk: DiskView | None = None
 
 
 class StatsView(Struct, array_like=True, tag=94):

@@ -117,6 +117,9 @@ class MemoryJournal(Journal):
         """For people."""
         return "names, mail for absent agents and dead letters outlive MemoryHub.stop() and crash()"
 
+    def disk_view(self) -> None:
+        """It has no disk."""
+
     def restore(self, hub: Hub, now: float) -> None:
         """Into the fresh hub what the last run kept."""
         self._hub = hub
