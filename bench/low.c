@@ -1,10 +1,11 @@
 /* The journal, without Python and without a daemon: native/journal on a real disk; low_core.py drives it.
  *
- * usage: low DIRECTORY. Each line on stdin, "WHAT MILLISECONDS", is answered by one line of JSON on stdout, an object
- * of "NAME": [[ns, how often], ...]   calls, each timed alone "NAME": N                        bytes a second
+ * usage: low DIRECTORY. Each line on stdin, "WHAT MILLISECONDS", is answered by one line of JSON on stdout, an object:
+ * calls that were each timed alone are "NAME": [[ns, how often], ...], bytes a second are "NAME": N.
  *
  * append   beside nothing: journal_append(), and memcpy and crc32c of the same bytes into ordinary memory, once into
- * the same place again and again ("copy") and once into 64 MiB from end to end ("copy onwards"), as an append goes
+ *          the same place again and again ("copy") and once into 64 MiB from end to end ("copy onwards"), as an append
+ *          goes; "flush" is the journal_flush() after each 64
  * beside   eight appends and a flush each 64 µs, 125,000 records a second, and one fdatasync after the other in another
  *          thread; segments change meanwhile. "calls" has every call into the journal: appends, flushes, and what
  *          begins and ends a sync; "appends" has those alone
@@ -37,7 +38,7 @@ struct tally {
 };
 
 static struct journal journal;
-static struct tally first, second, third;
+static struct tally first, second, third, fourth;
 static uint8_t body[BODY], again[BODY];
 static uint8_t *onwards;
 static uint64_t last_position;
@@ -151,14 +152,18 @@ static void measure_append(uint64_t span_ns)
     begin(&first, "append");
     begin(&second, "copy");
     begin(&third, "copy onwards");
+    begin(&fourth, "flush");
     settle();
     until = now_ns() + span_ns;
     for (uint32_t n = 0; n < CHUNK_RECORDS && now_ns() < until; n += WARM) {
         static size_t at;
+        uint64_t from;
 
         for (int i = 0; i < WARM; i++)
             timed_append(&first);
+        from = now_ns();
         check(journal_flush(&journal), "journal_flush");
+        count(&fourth, now_ns() - from);
         look_ahead();
         for (int i = 0; i < WARM; i++)
             timed_copy(&second, again);
@@ -167,7 +172,8 @@ static void measure_append(uint64_t span_ns)
     }
     tell(&first, ", ");
     tell(&second, ", ");
-    tell(&third, "");
+    tell(&third, ", ");
+    tell(&fourth, "");
 }
 
 /* One fdatasync after the other: handed over and back by `state`. */

@@ -39,6 +39,7 @@ _ANSWER_S: Final = 60.0
 #: Of what low.c answers, what it is called here.
 _CALLS: Final = {
     ("append", "append"): "append",
+    ("append", "flush"): "flush after 64 appends",
     ("append", "copy onwards"): "memcpy and crc32c, onwards",
     ("append", "copy"): "memcpy and crc32c, in place",
     ("beside", "calls"): "any call, beside group commit",
