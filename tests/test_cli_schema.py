@@ -139,7 +139,7 @@ def daemon(*verbs: str) -> Callable[[Agentctl], Result]:
     return act
 
 
-def journal(verb: str) -> Callable[[Agentctl], Printed]:
+def journal(verb: str, *more: str) -> Callable[[Agentctl], Printed]:
     """A verb that looks at a journal, in which one place is no record."""
 
     def act(agentctl: Agentctl) -> Result:
@@ -149,7 +149,8 @@ def journal(verb: str) -> Callable[[Agentctl], Printed]:
             journal.append(2, b"no msgpack")
             lost = journal.append(3, b"spoiled")
         spoil(directory, lost + 40)
-        return agentctl("journal", verb, str(directory), "--json", status=0)
+        places = [str(agentctl.directory / "copy"), str(directory)] if "copy" in more else [str(directory), *more]
+        return agentctl("journal", verb, *places, "--json", status=0)
 
     return act
 
@@ -190,6 +191,9 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "journal check": journal("check"),
     "journal ls": journal("ls"),
     "journal dump": journal("dump"),
+    "journal backup": journal("backup", "copy"),
+    "journal gc": journal("gc", "--dry-run"),
+    "journal repair": journal("repair"),
     "config show": lambda run: run("config", "show", "--json", status=0),
     "config check": lambda run: run("config", "check", "--json", status=0),
     "schema ls": lambda run: run("schema", "ls", "--json", status=0),

@@ -1,44 +1,23 @@
-"""`agentctl journal`: what is on disk, read from the files themselves: the daemon may run or not. Nothing is written.
+"""`agentctl journal`: what is on disk, read from the files themselves: the daemon may run or not. What writes is
+in journal_care.py.
 
 What a record's body means is the daemon's business. Here it is what its msgpack says, or its first bytes.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from agentd.cli import show
 from agentd.cli.call import Call, Verbs, argument, option, verb
-from agentd.wire.errors import AgentdError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from agentd.cli.journal_care import journal_backup, journal_gc, journal_repair
+from agentd.cli.segments import Finding, look_at, place_of
 
 #: A body beyond that is shown by its first bytes: a line is for reading.
 _MOST_DECODED_BYTES: Final = 64 << 10
 _FIRST_BYTES: Final = 32
-
-#: What is said of a place, as agentd._native has it.
-_ABOUT: Final = {
-    "skipped": "damaged: no record, though what lies behind it was synced. The daemon passes over it",
-    "missing": "the segment is not there, though later ones are",
-    "cut": "the end, never synced and not whole: the next start of the daemon moves it to broken-POSITION",
-    "set aside": "a file with a segment's name that is none: the next start of the daemon renames it",
-}
-#: So often somebody may take away what is just being looked at.
-_LOOKS: Final = 20
-#: What a crash leaves behind: nobody was told that it was stored.
-_HARMLESS: Final = "cut"
-
-
-class NoJournal(AgentdError):
-    """The directory is not there, or has no segment in it."""
-
-    code = "no_journal"
-    exit_status = 66
 
 
 class Position(click.ParamType[int]):
@@ -56,31 +35,6 @@ class Position(click.ParamType[int]):
         return position
 
 
-class Finding:
-    """What is no record in a place where one could be."""
-
-    def __init__(self, what: str, position: int, size_bytes: int) -> None:
-        self.what = what
-        self.position = position
-        self.size_bytes = size_bytes
-
-    @property
-    def is_damage(self) -> bool:
-        """Whether something is lost that was there."""
-        return self.what != _HARMLESS
-
-    def __str__(self) -> str:
-        from agentd.wire.journal import position_text
-
-        where = position_text(self.position)
-        size = f", {show.size(self.size_bytes)}" if self.size_bytes else ""
-        return f"{self.what} at {where}{size}: {_ABOUT.get(self.what, 'found')}"
-
-    def as_object(self) -> dict[str, Any]:
-        """As --json shows it."""
-        return {"what": self.what, "position": self.position, "bytes": self.size_bytes}
-
-
 @verb("agentctl journal check\nagentctl journal check /backup/journal", name="check")
 @argument("directory", required=False)
 def journal_check(call: Call, directory: str | None) -> int:
@@ -89,14 +43,14 @@ def journal_check(call: Call, directory: str | None) -> int:
     Exit code 1 where something is. What a crash left unfinished is named too, and is no damage: it was never synced.
     Without DIRECTORY the journal of the daemon that this environment would start.
     """
-    place = _place(directory)
+    place = place_of(directory)
     findings: list[Finding] = []
-    segments = _look(place, findings)
+    segments = look_at(place, findings)
     if any(finding.is_damage for finding in findings):
         # A record that a daemon was just storing can look like damage once, in one place: real damage stays.
         before = {finding.position for finding in findings}
         findings = []
-        segments = _look(place, findings)
+        segments = look_at(place, findings)
         findings = [finding for finding in findings if not finding.is_damage or finding.position in before]
     damaged = [finding for finding in findings if finding.is_damage]
     records, size_bytes = sum(one["records"] for one in segments), sum(one["bytes"] for one in segments)
@@ -116,9 +70,9 @@ def journal_check(call: Call, directory: str | None) -> int:
 @argument("directory", required=False)
 def journal_ls(call: Call, directory: str | None) -> int:
     """List the segments: how many records each has, of how many bytes, and since when it is there."""
-    place = _place(directory)
+    place = place_of(directory)
     findings: list[Finding] = []
-    segments = _look(place, findings)
+    segments = look_at(place, findings)
     if call.as_json:
         show.emit({"directory": place, "segments": segments})
         return 0
@@ -177,63 +131,13 @@ def journal_dump(call: Call, directory: str | None, start: int, limit: int | Non
             else:
                 show.warn(str(finding))
 
-    place = _place(directory)
+    place = place_of(directory)
     if not call.as_json:
         show.say(show.paint(f"{'position':>12}  {'sequence':>8}  {'type':>4}  {'size':>8}  body", "dim"))
-    _look(place, findings, record, start)
+    look_at(place, findings, record, start)
     if limit is None or printed < limit:
         pass_findings(1 << 64)
     return 0
-
-
-def _place(directory: str | None) -> str:
-    from agentd.wire.paths import journal_dir
-
-    return directory or journal_dir(os.environ)
-
-
-def _look(
-    place: str,
-    findings: list[Finding],
-    record: Callable[[int, int, int, bytes], bool] | None = None,
-    start: int = 0,
-) -> list[dict[str, Any]]:
-    """Every segment; what is wrong comes into `findings`, then the records from `start` on go to `record`, until it
-    returns false."""
-    from agentd import _native
-
-    for left in reversed(range(_LOOKS)):
-        findings.clear()
-        try:
-            looked = _native.check_journal(place, lambda *what: findings.append(Finding(*what)), record, start)
-            break
-        except FileNotFoundError:  # no journal; or a daemon retired a segment between the listing and this
-            looked = []
-            if not left and _has_segments(place):
-                raise
-    if not looked and not findings and not _has_segments(place):
-        hint = "AGENTD_STATE_DIR says where the daemon keeps its state; or name the directory of the journal itself."
-        raise NoJournal(f"There is no journal in {place}", hint)
-    segments = []
-    for number, made_ns, written_ns, file_bytes, records, size_bytes, first, last, end in looked:
-        segments.append(
-            {
-                "segment": number,
-                "records": records,
-                "bytes": size_bytes,
-                "first": first or None,
-                "last": last or None,
-                "end": end,
-                "file_bytes": file_bytes,
-                "made_at": made_ns / 1e9,
-                "written_at": written_ns / 1e9,
-            }
-        )
-    return segments
-
-
-def _has_segments(place: str) -> bool:
-    return os.path.isdir(place) and any(name.endswith(".segment") for name in os.listdir(place))
 
 
 def _decoded(body: bytes) -> tuple[Any, bool]:
@@ -259,5 +163,12 @@ journal = Verbs(
     help="Look at what is on disk, also while the daemon is down.",
     example="agentctl journal\nagentctl journal check\nagentctl journal dump --from 3:4096 --limit 20",
     default="ls",
-    commands={"check": journal_check, "ls": journal_ls, "dump": journal_dump},
+    commands={
+        "check": journal_check,
+        "ls": journal_ls,
+        "dump": journal_dump,
+        "backup": journal_backup,
+        "gc": journal_gc,
+        "repair": journal_repair,
+    },
 )

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from agentd._native import crc32c
+
 #: A position is the segment's number, and behind it so many bits of where in its file.
 OFFSET_BITS: Final = 32
 
@@ -28,6 +30,25 @@ def position_value(text: str) -> int | None:
     if int(offset) > _MOST_OFFSET or int(segment) > _MOST_OFFSET:
         return None
     return int(segment) << OFFSET_BITS | int(offset)
+
+
+#: What a checkpoint begins with; then the crc32c of what follows, and msgpack.
+_CHECKPOINT: Final = b"agentdK2"
+
+
+def checkpoint_positions(data: bytes) -> tuple[int, int]:
+    """Of a checkpoint: the position from which records are applied to it, and the first that is still needed.
+    ValueError for what is none, or one of another version."""
+    start = len(_CHECKPOINT) + 4
+    if data[: len(_CHECKPOINT)] != _CHECKPOINT or int.from_bytes(data[start - 4 : start], "little") != crc32c(
+        data[start:]
+    ):
+        raise ValueError("no checkpoint of this version, or a damaged one")
+    try:
+        _, position, _, _, mail, dead, *_ = msgspec.msgpack.decode(data[start:])
+        return position, min([position, *(placed[0] for placed in (*mail, *dead))])
+    except (msgspec.MsgspecError, TypeError, IndexError) as error:
+        raise ValueError(str(error)) from None
 
 
 def shown_body(body: bytes) -> Any:

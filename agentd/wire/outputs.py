@@ -309,6 +309,42 @@ class JournalGap(Struct):
     no_record: JournalFinding
 
 
+class JournalCopy(Struct):
+    """A backup of the journal."""
+
+    directory: str
+    copy: str
+    segments: int
+    records: int
+    bytes: int  # of the files
+
+
+class JournalFile(Struct):
+    """A segment that nothing that is kept lies in."""
+
+    segment: int
+    file_bytes: int
+
+
+class JournalUnneeded(Struct):
+    """What the daemon will remove, or could."""
+
+    directory: str
+    needed_from: int  # the position before which nothing is needed
+    segments: list[JournalFile]
+    bytes: int  # of these files
+    kept_bytes: int  # of the others
+
+
+class JournalRepaired(Struct):
+    """What was wrong with the journal; `copy` is what it was before, null where nothing was done."""
+
+    directory: str
+    copy: str | None
+    checkpoint_is_broken: bool
+    findings: list[JournalFinding]
+
+
 class Script(Struct):
     """A script for a shell."""
 
@@ -403,6 +439,9 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "journal check": (JournalChecked,),
     "journal ls": (JournalSegments,),
     "journal dump": (JournalRecord, JournalGap),
+    "journal backup": (JournalCopy,),
+    "journal gc": (JournalUnneeded,),
+    "journal repair": (JournalRepaired,),
     "schema ls": (Schemas,),
     "schema show": (Schema,),
     "completion": (Script,),
