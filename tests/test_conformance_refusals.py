@@ -106,7 +106,7 @@ def test_an_inbox_of_bytes_is_full_too(world: World) -> None:
 # Lanes.
 
 
-@pytest.mark.parametrize("priority", [Priority.LOW, Priority.BATCH])
+@pytest.mark.parametrize("priority", [Priority.BATCH])
 def test_a_lane_that_is_not_there_is_refused_and_nothing_goes_another_way(world: World, priority: Priority) -> None:
     receiver, sender = world.join("builder", credit=5), world.join("planner", take=True)
     receiver_mail = sender.send("builder", "normal")
@@ -123,14 +123,6 @@ def test_a_lane_that_is_not_there_is_refused_and_nothing_goes_another_way(world:
     assert receiver.so_far(Message) == sender.so_far(Message) == []
 
 
-def test_durable_without_a_journal_is_refused(world: World) -> None:
-    receiver, sender = world.join("builder", credit=5), world.join("planner")
-    error = sender.refused_send("builder", b"x", durable=True)
-    assert error.code == "lane_unavailable" and "journal" in error.message
-    assert receiver.so_far(Message) == []
-    sender.send("builder", b"x", durable=False)
-
-
 @pytest.mark.parametrize("route", [Route.DIRECT, Route.RELAYED, Route.JOURNAL])
 def test_a_route_that_can_t_be_had_is_refused(world: World, route: Route) -> None:
     receiver, sender = world.join("builder", credit=5), world.join("planner")
@@ -143,7 +135,12 @@ def test_a_route_that_can_t_be_had_is_refused(world: World, route: Route) -> Non
 def test_status_says_which_lanes_are_open_and_why_not(world: World) -> None:
     lanes = world.join().ask(Status(0)).lanes
     assert [lane.lane for lane in lanes] == list(Priority)
-    assert [lane.lane for lane in lanes if lane.open] == [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL]
+    assert [lane.lane for lane in lanes if lane.open] == [
+        Priority.CRITICAL,
+        Priority.HIGH,
+        Priority.NORMAL,
+        Priority.LOW,
+    ]
     assert all(lane.reason for lane in lanes)
 
 

@@ -185,7 +185,7 @@ def test_headers_and_re_travel_with_an_event(world: World) -> None:
     assert (details.headers, details.re, details.thread, details.hops) == ({"a": "b"}, first, first, 1)
 
 
-@pytest.mark.parametrize("priority", [Priority.LOW, Priority.BATCH])
+@pytest.mark.parametrize("priority", [Priority.BATCH])
 def test_an_event_on_a_lane_that_is_not_there_is_refused(world: World, priority: Priority) -> None:
     party = world.join("planner")
     party.subscribe("t")

@@ -28,7 +28,7 @@ from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
 from agentd.hub.stored import Kept, Record, decode_record
 from agentd.server import syncing
-from agentd.server.disk import FULL, write_checkpoint
+from agentd.server.disk import FULL, sync_directory, write_checkpoint
 from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
 from agentd.wire.errors import AgentdError, BadRequest, Busy, JournalFailed, TooLarge
@@ -89,6 +89,7 @@ class Journal:
         """Open it, and fill the fresh hub with what it has."""
         self._hub = hub
         prepare_directory(self._directory)
+        sync_directory(self._directory.parent)  # or a power cut takes all of it
         data = self._read_checkpoint()
         start = checkpoint.decode(data).position if data is not None else 0
         try:
