@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 from crowds import Crowd
-from daemons import Daemon, wait_until
+from daemons import JOURNAL_FILES, Daemon, wait_until
 from raw import Opener, Raw
 
 from agentd.wire import messages as wire
@@ -33,6 +33,10 @@ class Held(NamedTuple):
     named: int
     waiting: int
     held: int
+
+    def is_no_more_than(self, before: Held) -> bool:
+        """But for the files of the journal, which come as they are needed."""
+        return self._replace(fds=0) == before._replace(fds=0) and self.fds <= before.fds + JOURNAL_FILES
 
 
 def held(one: Raw) -> Held:
@@ -71,7 +75,7 @@ def campaign(daemon: Daemon, raw: Opener, rounds: int, processes: int, connectio
         assert not sink.seen
         now = held(watcher)
         first = first or now
-        assert now == first
+        assert now.is_no_more_than(first), (now, first)
         sizes.append(watcher.ask(wire.Stats(0)).rss_bytes)
     warm = sizes[len(sizes) // 3 :]
     assert warm[-1] - warm[0] < 4 * MIB, [size // 1024 for size in sizes]
@@ -100,4 +104,4 @@ def test_processes_of_one_connection_each(daemon: Daemon, raw: Opener) -> None:
             finally:
                 crowd.kill()
         wait_until(lambda: watcher.ask(wire.Status(0)).sessions == 1)
-    wait_until(lambda: held(watcher) == before, "for everything of theirs to be gone")
+    wait_until(lambda: held(watcher).is_no_more_than(before), "for everything of theirs to be gone")
