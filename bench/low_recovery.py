@@ -4,7 +4,7 @@ The journal is written by the binding, not by a daemon, in that one's own record
 is absent, each 100 acked by one record, but for 5,000 spread from end to end which wait. The checkpoint is as old as it
 can be, 64 MiB of records. Then everything is synced and dropped from the page cache, and a daemon is started: from its
 fork until it answers, which includes Python's own start; beside it a daemon with an empty directory. It must know of
-all that wait.
+all that wait. Journals of that size need a larger journal.max_bytes than the default.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Recovery:
 
 def _start_s(home: Path, waiting: int) -> float:
     begin = time.monotonic()
-    daemon = own.Daemon(home, start_s=_START_S)
+    daemon = own.Daemon(home, {"AGENTD_JOURNAL_MAX_BYTES": str(2 * JOURNAL_BYTES)}, _START_S)
     took_s = time.monotonic() - begin
     try:
         if waiting:
