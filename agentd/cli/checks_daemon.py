@@ -231,7 +231,9 @@ def journal(patient: Patient) -> Iterator[Finding]:
 def promises(patient: Patient) -> Iterator[Finding]:
     """What a crash would cost."""
     if patient.status is not None:
-        yield Finding("persistence", NOTICE, patient.status.persistence, "What must not be lost is kept by its sender.")
+        yield Finding(
+            "persistence", NOTICE, patient.status.persistence, "send --durable keeps what live agents are sent, too."
+        )
 
 
 def crowds(patient: Patient) -> Iterator[Finding]:

@@ -135,6 +135,7 @@ class Hub:
             "agents": self.agents.statistics(),
             "inboxes": self.inboxes.statistics(),
             "receipts": self.receipts.statistics(),
+            "journal": self.receipts.journal.statistics(),
             "requests": self.requests.statistics(),
             "topics": self.topics.statistics(),
             "rates": self.rates.statistics(),

@@ -112,7 +112,6 @@ class Counts:
         "missed",
         "published",
         "refused",
-        "stored",
     )
 
     def __init__(self) -> None:
@@ -121,7 +120,6 @@ class Counts:
         self.delivered = 0
         self.acked = 0
         self.expired = 0
-        self.stored = 0
         self.dead = 0
         self.refused = 0
         self.published = 0
@@ -169,7 +167,6 @@ class Receipts:
         """The journal has them. One that has been delivered meanwhile, or has ended, is told of as that."""
         transition = (STORED, now, "agentd", "")
         tap = self.tap
-        self.counts.stored += len(entries)
         for entry in entries:
             entry.is_stored = True
             if entry.state is ACCEPTED:

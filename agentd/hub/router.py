@@ -193,7 +193,8 @@ class Router:
             self._inboxes.check_room(agent, entry.size_bytes, now)
         else:
             self._inboxes.check_room_for_answer(agent, entry.size_bytes, now)
-        if _to_be_kept(agent, options) and not agent.unnamed:
+        is_kept = options.durable or options.priority is LOW or (asked is None and not agent.takers)
+        if is_kept and not agent.unnamed:  # who waits for it has it at once; what is left behind is kept then
             self._receipts.journal.keep(entry)
         self._admit(session, entry)
         if options.ttl is not None:

@@ -128,9 +128,13 @@ class Stored:
         """Have it written down as it stands. What `book.append` refuses is not kept, and nothing has changed."""
         if self.book is None:
             return
-        until = None if entry.timer is None else self._until(entry)
-        record = Kept(entry.agent.name, entry.message, self.story(entry), until, key)
+        record = Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry), key)
         entry.position = self.book.append(_encode(record), wait=wait)
+
+    def keep_fresh(self, entry: Entry, story: list[Transition]) -> None:
+        """The same for one that has just been accepted, with what is told of it."""
+        if self.book is not None:
+            entry.position = self.book.append(_encode(Kept(entry.agent.name, entry.message, story)))
 
     def copy(self, entry: Entry) -> int:
         """Append it once more, as it stands, so that where it lies now can go. The size; what `book.move` refuses
@@ -140,11 +144,6 @@ class Stored:
         record = _encode(Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry)))
         entry.position = self.book.move(record)
         return len(record)
-
-    def keep_fresh(self, entry: Entry, story: list[Transition]) -> None:
-        """The same for one that has just been accepted, with what is told of it."""
-        if self.book is not None:
-            entry.position = self.book.append(_encode(Kept(entry.agent.name, entry.message, story)))
 
     def answer(self, entries: list[Entry], session: Session | None, cid: int) -> None:
         """Once the journal has these, that is their state, and their sender is told: calls in a row, from `cid` on, of
