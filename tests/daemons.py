@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,6 +27,15 @@ def wait_until(condition: Callable[[], object], what: str = "") -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"waited {PATIENCE_S:.0f} s in vain: {what or condition}")
         time.sleep(0.005)
+
+
+def open_files(pid: int) -> list[str]:
+    """What its descriptors are of, but for the journal's: its directory, its segments, one in the making."""
+    found = []
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(entry.path))
+    return [name for name in found if "/journal" not in name]
 
 
 #: Segments that are quickly made. Mail of more than a third of that needs larger ones.
@@ -60,6 +70,10 @@ class Daemon:
         """The running daemon's."""
         assert self.process is not None
         return self.process.pid
+
+    def descriptors(self) -> int:
+        """How many it has open, but for the files of the journal: those come as they are needed, at any time."""
+        return len(open_files(self.pid))
 
     @property
     def stderr(self) -> str:

@@ -124,14 +124,14 @@ def test_nonsense_ends_the_connection_and_nothing_else(daemon: Daemon, packet: b
 
 def test_descriptors_nobody_asked_for_are_closed(daemon: Daemon) -> None:
     with blocking.connect("me", socket=daemon.socket) as me, attached(me) as sock:
-        before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+        before = daemon.descriptors()
         null = os.open("/dev/null", os.O_RDONLY)
         for _ in range(50):
             socket.send_fds(sock, [grants.encode(grants.Mapped(7))], [null, null])
         sock.send(grants.encode(grants.Open(1, "nobody", 1)))
         packet, _ = heard(sock)
         assert isinstance(packet, grants.Refused) and packet.code == "no_such_agent"
-        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before
+        assert daemon.descriptors() <= before
         os.close(null)
 
 
@@ -283,7 +283,7 @@ async def test_who_attaches_again_keeps_its_pairs(daemon: Daemon, lane: Priority
 
 def test_who_is_over_the_descriptors_of_a_packet_is_ended(daemon: Daemon) -> None:
     with blocking.connect("me", socket=daemon.socket) as me, attached(me) as sock:
-        before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+        before = daemon.descriptors()
         null = os.open("/dev/null", os.O_RDONLY)
         sock.sendmsg(
             [grants.encode(grants.Mapped(7))],
@@ -292,5 +292,5 @@ def test_who_is_over_the_descriptors_of_a_packet_is_ended(daemon: Daemon) -> Non
         os.close(null)
         while heard(sock)[0] is not None:
             pass
-        wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) < before)
+        wait_until(lambda: daemon.descriptors() < before)
         assert me.status().pid == daemon.pid

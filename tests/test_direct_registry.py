@@ -92,7 +92,7 @@ def test_an_offer_that_is_never_answered_is_withdrawn(daemon: Daemon) -> None:
     with ends(daemon, "builder", "planner") as [(builder, reads), (_, opens)]:
         read(reads, lane)
         wait_until(lambda: kept(builder, "direct", "attached") == 2)
-        before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+        before = daemon.descriptors()
         for cid in range(1, 4):
             opens.send(grants.encode(grants.Open(cid, "builder", grants.LANES[lane])))
         for _ in range(3):
@@ -100,7 +100,7 @@ def test_an_offer_that_is_never_answered_is_withdrawn(daemon: Daemon) -> None:
             assert isinstance(refused, grants.Refused) and refused.code == "lane_unavailable"
             assert "has not answered" in refused.message
         assert (kept(builder, "direct", "offered"), kept(builder, "pairs", "pairs")) == (0, 0)
-        wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before)
+        wait_until(lambda: daemon.descriptors() <= before)
 
 
 def test_a_pair_whose_sender_went_before_it_was_granted_is_over(daemon: Daemon, lane: Priority) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from daemons import Daemon, wait_until
+from daemons import Daemon, open_files, wait_until
 from peers import Peer, peer
 
 from agentd_client import Priority, blocking, errors
@@ -25,7 +25,7 @@ def footprint(pid: int) -> tuple[int, int, int]:
     place = Path(f"/proc/{pid}")
     status = (place / "status").read_text()
     resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-    return len(os.listdir(place / "fd")), (place / "maps").read_text().count("agentd-pair"), int(resident.split()[1])
+    return len(open_files(pid)), (place / "maps").read_text().count("agentd-pair"), int(resident.split()[1])
 
 
 def pairs(daemon: Daemon) -> int:
