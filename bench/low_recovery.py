@@ -22,9 +22,9 @@ from msgspec import msgpack
 
 from agentd import _native
 from agentd.hub import checkpoint
-from agentd.hub.stored import Acked, Kept, Named
 from agentd.wire.answers import Message
 from agentd.wire.bodies import Content
+from agentd.wire.stored import Acked, Kept, Named
 from agentd.wire.types import Priority, State
 from agentd.wire.views import Transition
 from agentd_client import blocking

@@ -17,10 +17,10 @@ from agentd._native import crc32c
 from agentd.hub.agents import Agent, UsedKey
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, STORED, Entry
-from agentd.hub.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Record
 from agentd.wire.errors import BadRequest
 from agentd.wire.messages import Transition
 from agentd.wire.names import ANONYMOUS, check_name
+from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Passed, Record
 
 FORMAT: Final = 2
 MAGIC: Final = b"agentdK2"
@@ -164,6 +164,8 @@ class Recovered:
                 self._changed(record, record.until, is_dead=False)
             case Died():
                 self._changed(record, None, is_dead=True)
+            case Passed():
+                self.next_id = max(self.next_id, record.message.id + 1)
             case Named():
                 self.names.setdefault(record.name, KnownName(record.name, record.at))
             case Forgotten():

@@ -190,7 +190,7 @@ class Inboxes(Room):
             tally.acked += len(done)
             self._receipts.retain(agent.ended, done, now)
             if kept:
-                self._receipts.journal.acked(kept)
+                self._receipts.journal.acked(kept, now)
         if full:
             self.pump(session.agent)
         if refusal is not None:

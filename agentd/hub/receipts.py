@@ -213,7 +213,7 @@ class Receipts:
             self.tap(state, entry, now, who, note)
         if entry.position and state is not DEAD:
             if state is ACKED:
-                self.journal.acked([entry.message.id])
+                self.journal.acked([entry.message.id], now)
             else:
                 self.journal.ended(entry)
         if state is not DEAD:

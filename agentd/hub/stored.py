@@ -13,83 +13,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from msgspec import MsgspecError, Struct, msgpack
-
-from agentd.wire.errors import AgentdError, BadRequest
-from agentd.wire.messages import Message, State, Transition
+from agentd.wire.errors import AgentdError
+from agentd.wire.messages import State, Transition
+from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Record, encode_record
 
 if TYPE_CHECKING:
     from agentd.hub.receipts import Entry, Receipts
     from agentd.hub.session import Session
-
-
-class Kept(Struct, array_like=True, tag=1):
-    """A message, as it stands: from here on the journal knows it. `key` is the sender's, if it gave one."""
-
-    to: str
-    message: Message
-    transitions: list[Transition]
-    until: float | None = None  # held by its agent, or delayed, until then
-    key: str | None = None
-
-
-class Acked(Struct, array_like=True, tag=2):
-    """These are done."""
-
-    ids: list[int]
-
-
-class Ended(Struct, array_like=True, tag=3):
-    """It expired, or died and is no dead letter any more."""
-
-    ids: list[int]
-
-
-class Moved(Struct, array_like=True, tag=4):
-    """It waits (again): for its next attempt, until a time, or for the end of a hold."""
-
-    id: int
-    attempt: int
-    transitions: list[Transition]
-    until: float | None = None
-
-
-class Died(Struct, array_like=True, tag=5):
-    """It is a dead letter."""
-
-    id: int
-    attempt: int
-    transitions: list[Transition]
-
-
-class Named(Struct, array_like=True, tag=6):
-    """A name is known."""
-
-    name: str
-    at: float
-
-
-class Forgotten(Struct, array_like=True, tag=7):
-    """It is not any more."""
-
-    name: str
-
-
-Record = Kept | Acked | Ended | Moved | Died | Named | Forgotten
-
-_encode: Final = msgpack.Encoder().encode
-_decode: Final = msgpack.Decoder(Record).decode
-
-
-def decode_record(body: bytes) -> Record:
-    """The record; BadRequest for what is none of this version."""
-    try:
-        record: Record = _decode(body)
-        return record
-    except (MsgspecError, UnicodeDecodeError) as error:
-        raise BadRequest(str(error)) from None
 
 
 class Book(Protocol):
@@ -117,6 +49,7 @@ class Stored:
         self.book: Book | None = None  # None: nothing outlives this process
         self._pending: deque[tuple[list[Entry], Session | None, int]] = deque()  # in the order of their records
         self._acked: list[int] = []
+        self._acked_at = 0.0
 
     def statistics(self) -> dict[str, int]:
         """How much there is of what, now."""
@@ -129,19 +62,19 @@ class Stored:
         if self.book is None:
             return
         record = Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry), key)
-        entry.position = self.book.append(_encode(record), wait=wait)
+        entry.position = self.book.append(encode_record(record), wait=wait)
 
     def keep_fresh(self, entry: Entry, story: list[Transition]) -> None:
         """The same for one that has just been accepted, with what is told of it."""
         if self.book is not None:
-            entry.position = self.book.append(_encode(Kept(entry.agent.name, entry.message, story)))
+            entry.position = self.book.append(encode_record(Kept(entry.agent.name, entry.message, story)))
 
     def copy(self, entry: Entry) -> int:
         """Append it once more, as it stands, so that where it lies now can go. The size; what `book.move` refuses
         changes nothing."""
         if self.book is None:
             return 0
-        record = _encode(Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry)))
+        record = encode_record(Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry)))
         entry.position = self.book.move(record)
         return len(record)
 
@@ -165,13 +98,14 @@ class Stored:
         if why is not None and self.book is not None:
             self.book.left_out(left_out, why)
 
-    def acked(self, ids: list[int]) -> None:
+    def acked(self, ids: list[int], now: float) -> None:
         """These are done. Many are in one turn: they share a record."""
         self._acked += ids
+        self._acked_at = now
 
     def ended(self, entry: Entry) -> None:
         """It is over, without an ack."""
-        self._note(Ended([entry.message.id]))
+        self._note(Ended([entry.message.id], self.story(entry)[-1]))
 
     def moved(self, entry: Entry) -> None:
         """It waits, or is held, as its entry says now: the journal has to know where it has the message."""
@@ -206,7 +140,7 @@ class Stored:
     def _note(self, record: Record) -> None:
         if self.book is not None:
             self.end_turn()  # what was acked before stands before it
-            self.book.note(_encode(record))
+            self.book.note(encode_record(record))
 
     # The journal's side.
 
@@ -215,7 +149,7 @@ class Stored:
         if self._acked:
             ids, self._acked = self._acked, []
             if self.book is not None:
-                self.book.note(_encode(Acked(ids)))
+                self.book.note(encode_record(Acked(ids, self._acked_at + self._receipts.wall_offset)))
 
     def failed(self, error: AgentdError) -> None:
         """Nobody will be told any more that something is stored: whoever waits for that is told why."""

@@ -26,13 +26,13 @@ from agentd.host.config import JournalSettings
 from agentd.host.directories import prepare_directory
 from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
-from agentd.hub.stored import Kept, Record, decode_record
 from agentd.server import syncing
 from agentd.server.disk import FULL, sync_directory, write_checkpoint
 from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
 from agentd.wire.errors import AgentdError, BadRequest, Busy, JournalFailed, TooLarge
 from agentd.wire.messages import DiskView
+from agentd.wire.stored import Kept, Record, decode_record
 
 log = logging.getLogger(__name__)
 

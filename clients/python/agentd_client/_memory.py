@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from agentd.host.process import command_of
 from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
-from agentd.hub.stored import Kept, decode_record
 from agentd.server.journal import Journal
 from agentd.server.server import Server
 from agentd.server.session import SocketSession
 from agentd.wire.errors import AgentdError
+from agentd.wire.stored import Kept, decode_record
 from agentd_client._link import Link
 from agentd_client._socket import Plug
 
