@@ -4,7 +4,7 @@ Unless a function says otherwise: it never blocks, keeps the GIL, may be called 
 reference to its arguments after it returned. A failed system call raises OSError (or its subclass) with that errno.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
@@ -566,6 +566,10 @@ class Journal:
         """The first record at or behind `position`: (type, body, position to read on). None at the end: what is not
         flushed is behind that. OSError: EILSEQ where there is damage, see scan(); EINVAL for no position of a record.
         Without the GIL from 256 KiB on, and where the segment must be mapped first."""
+
+    def expect(self, positions: Sequence[int], /) -> None:
+        """These are going to be read, in any order: the disk brings all of them at once, which is many times faster
+        than one after the other where no cache has them. With the GIL released."""
 
     def scan(self, position: int, count: int, /) -> list[tuple[int, int, bytes]]:
         """At most so many records from there on: (position, type, body). Fewer only at the end. What is damaged is

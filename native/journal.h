@@ -192,6 +192,13 @@ struct journal_record {
 int journal_read(struct journal *journal, uint64_t position, struct journal_record *record, uint64_t *next);
 
 /*
+ * These are going to be read, in any order: have the disk bring all of them at once, and no more than them. A read of a
+ * map that no cache holds waits for the disk each time, and brings megabytes around it. What can't be had, or is no
+ * record, is for journal_read() to say. Waits for the records' headers.
+ */
+void journal_expect(struct journal *journal, const uint64_t *positions, size_t n);
+
+/*
  * Forget the segments that lie wholly before `position`, as far as they are synced and later records are too; up to
  * `keep` of them (SEGMENT_SPARES at most) are kept to be used again. How many went, or -errno: those that went are
  * gone.

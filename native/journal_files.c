@@ -129,6 +129,12 @@ static void kernel_prefault(void *context, uint8_t *map, uint64_t bytes)
     madvise(map, bytes, MADV_POPULATE_WRITE); /* without it, stores take the faults */
 }
 
+static void kernel_will_need(void *context, uint8_t *map, uint64_t bytes)
+{
+    (void)context;
+    madvise(map, bytes, MADV_WILLNEED); /* without it, each read waits for the disk */
+}
+
 static int kernel_lock(void *context, int directory)
 {
     (void)context;
@@ -215,6 +221,7 @@ const struct journal_files journal_files_kernel = {
     .map = kernel_map,
     .unmap = kernel_unmap,
     .prefault = kernel_prefault,
+    .will_need = kernel_will_need,
     .lock = kernel_lock,
     .copies_on_write = kernel_copies_on_write,
     .list = kernel_list,

@@ -37,6 +37,9 @@ struct journal_files {
     /* See that stores into the pages take no fault: they are dirty then, and the next sync writes them. Best effort. */
     void (*prefault)(void *context, uint8_t *map, uint64_t bytes);
 
+    /* Have bytes of the map read from the disk, without waiting for them. Best effort. */
+    void (*will_need)(void *context, uint8_t *map, uint64_t bytes);
+
     int (*lock)(void *context, int directory); /* flock, without waiting: -EWOULDBLOCK while another has it */
     /* Whether the filesystem copies on write, so that even a page that is allocated can run out of room. */
     bool (*copies_on_write)(void *context, int directory);

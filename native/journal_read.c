@@ -4,6 +4,10 @@
 
 #include <errno.h>
 
+#define PAGE_BYTES 4096u
+/* Of a record so much is asked for ahead: reading on through a longer one, the kernel is ahead by itself. */
+#define EXPECTED_BYTES (UINT64_C(256) << 10)
+
 /* The first segment with that number or a higher one, or n_segments. */
 static size_t find_segment(const struct journal *journal, uint64_t number)
 {
@@ -184,4 +188,51 @@ int journal_read(struct journal *journal, uint64_t position, struct journal_reco
     while (result > 0 && record->is_own)
         result = read_any(journal, *next, record, next);
     return result;
+}
+
+/* The bytes [from, to) of the segment, as far as it has them, in whole pages. */
+static void will_need(const struct journal *journal, const struct segment *segment, uint64_t from, uint64_t to)
+{
+    from &= ~(uint64_t)(PAGE_BYTES - 1);
+    if (to > segment->bytes)
+        to = segment->bytes;
+    if (from < to)
+        journal->files->will_need(journal->files->context, segment->map + from, to - from);
+}
+
+/* The segment of a position where a record can be, mapped, or NULL. */
+static struct segment *segment_of(struct journal *journal, uint64_t position)
+{
+    size_t i = find_segment(journal, position >> 32);
+    struct segment *segment = i < journal->n_segments ? &journal->segments[i] : NULL;
+
+    if (!segment || segment->number != position >> 32 || see_mapped(journal, segment))
+        return NULL;
+    return (uint32_t)position + JOURNAL_HEADER_BYTES <= segment->bytes && position % 8 == 0 ? segment : NULL;
+}
+
+void journal_expect(struct journal *journal, const uint64_t *positions, size_t n)
+{
+    /* First what a small record needs, of all of them; then, of those that turn out to be larger, the rest. */
+    for (size_t i = 0; i < n; i++) {
+        const struct segment *segment = segment_of(journal, positions[i]);
+        uint64_t offset = (uint32_t)positions[i];
+
+        if (segment)
+            will_need(journal, segment, offset, offset + PAGE_BYTES);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct segment *segment = segment_of(journal, positions[i]);
+        uint64_t offset = (uint32_t)positions[i], size;
+        struct journal_header header;
+
+        if (!segment)
+            continue;
+        memcpy(&header, segment->map + offset, sizeof header);
+        if (!journal_header_fits(&header, positions[i], segment->bytes - offset))
+            continue;
+        size = journal_record_bytes(header.size);
+        if (size > PAGE_BYTES)
+            will_need(journal, segment, offset + PAGE_BYTES, offset + (size < EXPECTED_BYTES ? size : EXPECTED_BYTES));
+    }
 }

@@ -296,6 +296,7 @@ static PyMethodDef methods[] = {
     {"begin_sync", (PyCFunction)object_begin_sync, METH_NOARGS, PyDoc_STR("What to sync.")},
     {"end_sync", (PyCFunction)(void (*)(void))object_end_sync, METH_FASTCALL, PyDoc_STR("It is synced, or not.")},
     {"read", (PyCFunction)journal_object_read, METH_O, PyDoc_STR("The record at a position.")},
+    {"expect", (PyCFunction)journal_object_expect, METH_O, PyDoc_STR("Have records read ahead.")},
     {"scan", (PyCFunction)journal_object_scan, METH_VARARGS, PyDoc_STR("The records from a position on.")},
     {"retire", (PyCFunction)object_retire, METH_VARARGS, PyDoc_STR("Forget what lies before a position.")},
     {"close", (PyCFunction)object_close, METH_NOARGS, PyDoc_STR("Flush, and let go of it.")},

@@ -34,6 +34,7 @@ void journal_come_back(struct journal_object *self, PyThreadState *state);
 
 /* Methods of Journal. */
 PyObject *journal_object_read(struct journal_object *self, PyObject *position);
+PyObject *journal_object_expect(struct journal_object *self, PyObject *positions);
 PyObject *journal_object_scan(struct journal_object *self, PyObject *args);
 
 /* Who is told what a journal finds while it is opened, which happens without the GIL. */

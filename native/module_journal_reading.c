@@ -72,6 +72,34 @@ PyObject *journal_object_read(struct journal_object *self, PyObject *arg)
     return body ? Py_BuildValue("iNK", (int)record.type, body, (unsigned long long)next) : NULL;
 }
 
+PyObject *journal_object_expect(struct journal_object *self, PyObject *arg)
+{
+    PyObject *list = PySequence_Fast(arg, "positions: a list");
+    Py_ssize_t n = list ? PySequence_Fast_GET_SIZE(list) : 0;
+    uint64_t *positions;
+    PyThreadState *state;
+
+    if (!list)
+        return NULL;
+    positions = PyMem_New(uint64_t, (size_t)n);
+    if (!positions) {
+        Py_DECREF(list);
+        return PyErr_NoMemory();
+    }
+    for (Py_ssize_t i = 0; i < n && !PyErr_Occurred(); i++)
+        positions[i] = PyLong_AsUnsignedLongLong(PySequence_Fast_GET_ITEM(list, i));
+    Py_DECREF(list);
+    if (PyErr_Occurred() || !journal_enter(self)) {
+        PyMem_Free(positions);
+        return NULL;
+    }
+    state = journal_go_away(self);
+    journal_expect(&self->journal, positions, (size_t)n);
+    journal_come_back(self, state);
+    PyMem_Free(positions);
+    Py_RETURN_NONE;
+}
+
 /* What was skipped on the way, to whoever wanted to know: 0, or -1 where that raised. */
 static int tell_skipped(struct journal_object *self, uint64_t position, uint64_t next)
 {

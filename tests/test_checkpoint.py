@@ -213,6 +213,26 @@ def test_a_file_that_was_cut_short_or_changed_is_refused_whole(world: World) -> 
             checkpoint.decode(bytes(changed))
 
 
+def test_whatever_is_read_was_expected(world: World) -> None:
+    """Some at a time: what a disk brings ahead has to fit into memory."""
+    positions = list(range(1, 2502))
+    placed = [checkpoint.Placed(position, 1, []) for position in positions]
+    data = checkpoint.encode(checkpoint.Checkpoint(checkpoint.FORMAT, 3000, 1, [], placed[:2400], placed[2400:]))
+    expected: list[int] = []
+    read: list[int] = []
+
+    def expect(some: list[int]) -> None:
+        assert read == expected and len(some) <= 1000
+        expected.extend(some)
+
+    def damaged(position: int) -> None:
+        read.append(position)
+        assert position in expected
+
+    assert checkpoint.recover(data, damaged, iter([]), expect).missing == len(positions)
+    assert read == expected == positions
+
+
 def test_what_was_announced_stays_announced(world: World) -> None:
     sender, taker = world.join("sender"), world.join("taker", credit=1)
     on_its_way, waiting = world.send(sender, "taker", b"1"), world.send(sender, "taker", b"2")

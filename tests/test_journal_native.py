@@ -84,6 +84,24 @@ def test_what_is_appended_is_read(journal: _native.Journal) -> None:
     assert journal.sequence == 2
 
 
+def test_whatever_is_expected_what_is_there_is_read(directory: Path) -> None:
+    """What of it comes from the disk before it is read: native/tests/test_journal_segments.c."""
+    with opened(directory) as journal:
+        position = journal.append(1, b"x" * 10_000)
+        fill(journal, 2)
+        sync(journal)
+        tail = journal.tail
+    with opened(directory, start=tail) as journal:
+        journal.expect([position, position + 8, 12, 1 << 63])  # the others are no records
+        assert journal.read(position) == (1, b"x" * 10_000, behind((position, 1, b"x" * 10_000)))
+        journal.expect([])
+        for wrong, error in (([-1], OverflowError), (["text"], TypeError), (7, TypeError)):
+            with pytest.raises(error):
+                journal.expect(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="closed"):
+        journal.expect([1])
+
+
 @pytest.mark.parametrize("body", [b"bytes", memoryview(b"a view"), array.array("I", [1, 2, 3]), memoryview(b"x")[:0]])
 def test_a_body_is_any_buffer(journal: _native.Journal, body: ReadableBuffer) -> None:
     position = journal.append(1, body)

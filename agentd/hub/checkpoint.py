@@ -24,6 +24,7 @@ from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named
 
 FORMAT: Final = 2
 MAGIC: Final = b"agentdK2"
+_AT_A_TIME: Final = 1000
 _RESTARTED: Final = "agentd was started anew"
 
 
@@ -194,15 +195,23 @@ class Recovered:
         mail.is_dead = is_dead
 
 
-def recover(data: bytes | None, read: Callable[[int], Kept | None], records: Iterator[tuple[int, Record]]) -> Recovered:
-    """From a checkpoint's bytes, where there is one, and what comes after it."""
+def recover(
+    data: bytes | None,
+    read: Callable[[int], Kept | None],
+    records: Iterator[tuple[int, Record]],
+    expect: Callable[[list[int]], None] = lambda positions: None,
+) -> Recovered:
+    """From a checkpoint's bytes, where there is one, and what comes after it. `expect` hears which records are read
+    next: together they come from the disk many times faster than one after the other."""
     checkpoint = None if data is None else decode(data)
     recovered = Recovered(checkpoint)
     if checkpoint is not None:
-        for placed in checkpoint.mail:
-            recovered.place(placed, read(placed.position), is_dead=False)
-        for placed in checkpoint.dead:
-            recovered.place(placed, read(placed.position), is_dead=True)
+        for all_placed, is_dead in ((checkpoint.mail, False), (checkpoint.dead, True)):
+            for begin in range(0, len(all_placed), _AT_A_TIME):
+                some = all_placed[begin : begin + _AT_A_TIME]
+                expect([placed.position for placed in some])
+                for placed in some:
+                    recovered.place(placed, read(placed.position), is_dead=is_dead)
     for position, record in records:
         recovered.apply(position, record)
     return recovered

@@ -96,7 +96,7 @@ class Journal:
             self._native = _native.Journal(str(self._directory), self._settings.segment_bytes, start, self._report)
         except OSError as error:
             raise OSError(error.errno, f"the journal can't be opened: {error.strerror}", str(self._directory)) from None
-        recovered = checkpoint.recover(data, self._kept_at, self._records(start))
+        recovered = checkpoint.recover(data, self._kept_at, self._records(start), self._native.expect)
         checkpoint.restore(hub, recovered, now)
         self._told = self._checked = self._native.tail
         self._space.open(self._native, hub)

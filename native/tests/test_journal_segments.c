@@ -165,6 +165,75 @@ static void test_all_is_gone(void)
     remove_directory(&directory);
 }
 
+/* Which bytes of its only map the disk was asked for. */
+struct asked {
+    const uint8_t *map;
+    bool bytes[3 * SMALL_SEGMENT];
+    unsigned n_bytes;
+};
+
+static int map_noted(void *context, int fd, uint64_t bytes, bool writable, uint8_t **map)
+{
+    struct asked *asked = context;
+    int error = journal_files_kernel.map(NULL, fd, bytes, writable, map);
+
+    if (!writable) /* not the last segment's */
+        asked->map = *map;
+    return error;
+}
+
+static void note_needed(void *context, uint8_t *map, uint64_t bytes)
+{
+    struct asked *asked = context;
+    size_t from = (size_t)(map - asked->map);
+
+    CHECK((uintptr_t)map % 4096 == 0 && from + bytes <= SMALL_SEGMENT);
+    for (size_t i = from; i < from + bytes; i++) {
+        asked->n_bytes += !asked->bytes[i];
+        asked->bytes[i] = true;
+    }
+}
+
+/* What is expected is asked for whole, and not much more is. */
+static void test_expects(void)
+{
+    struct directory directory = make_directory();
+    struct journal journal = open_journal(&directory, NULL);
+    struct asked *asked = calloc(1, sizeof *asked);
+    struct journal_files files = journal_files_kernel;
+    uint64_t positions[5], tail;
+
+    CHECK(asked != NULL);
+    files.context = asked;
+    files.map = map_noted;
+    files.will_need = note_needed;
+    CHECK(append_sized(&journal, 20000, &positions[0]) == 0);
+    CHECK(append_sized(&journal, 20000, &positions[1]) == 0); /* nobody expects it */
+    CHECK(append_sized(&journal, 100, &positions[1]) == 0);
+    CHECK(append_sized(&journal, 20000, &tail) == 0);
+    CHECK(journal_sync(&journal) == 0);
+    CHECK(append_sized(&journal, 20000, &tail) == 0 && tail >> 32 == 2);
+    CHECK(journal_sync(&journal) == 0);
+    tail = journal.tail;
+    CHECK(journal_close(&journal) == 0);
+
+    CHECK(try_open(&journal, &directory, tail, NULL, &files) == 0);
+    positions[2] = positions[1] + 8;        /* no record */
+    positions[3] = UINT64_C(7) << 32;       /* no segment */
+    positions[4] = (UINT64_C(1) << 32) - 8; /* not even a number */
+    journal_expect(&journal, positions, 5);
+    CHECK(asked->map != NULL);
+    for (unsigned i = 0; i < 20000 + JOURNAL_HEADER_BYTES; i++)
+        CHECK(asked->bytes[(uint32_t)positions[0] + i]);
+    for (unsigned i = 0; i < 100 + JOURNAL_HEADER_BYTES; i++)
+        CHECK(asked->bytes[(uint32_t)positions[1] + i]);
+    CHECK(asked->n_bytes <= (6 + 2) * 4096);
+    journal_expect(&journal, NULL, 0);
+    CHECK(journal_close(&journal) == 0);
+    free(asked);
+    remove_directory(&directory);
+}
+
 int main(void)
 {
     test_missing_segment();
@@ -172,5 +241,6 @@ int main(void)
     test_last_header_is_bad();
     test_strange_files();
     test_all_is_gone();
+    test_expects();
     return 0;
 }
