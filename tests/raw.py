@@ -35,13 +35,7 @@ class _Connection:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        try:
-            self.sock.connect(
-                str(path)
-            )  # with a time-out it would fail where the daemon has not accepted the last ones
-        except OSError:
-            self.sock.close()
-            raise
+        self.sock.connect(str(path))  # with a time-out it would fail where the daemon has not accepted the last ones
         self.sock.settimeout(PATIENCE_S)
 
     def send(self, data: bytes) -> None:

@@ -207,7 +207,8 @@ class HubMachine(RuleBasedStateMachine):
         self.start_anew({id for id in self.unfinished() if self.tracked[id].position}, self.world.crash)
         self.next_id = self.world.hub.receipts.next_id
         self.was_handed.clear()  # the numbers of what is lost are used again here
-        self.disturbed.clear()
+        agents = self.world.hub.agents.by_name.values()
+        self.disturbed = {id for agent in agents for id in (*agent.delayed, *agent.detached)}
         self.last_first.clear()
 
     def start_anew(self, mail: set[int], start: Callable[[], None]) -> None:
@@ -253,6 +254,7 @@ class HubMachine(RuleBasedStateMachine):
             key=st.sampled_from([None, None, "k", "l", "m"]),
             wait=st.sampled_from([State.ACCEPTED, State.DELIVERED, State.ACKED]),
             allow_absent=st.booleans(),
+            delay=st.sampled_from([None, None, None, 0.0, 5.0, 60.0]),
         ),
         re=st.none() | some,
         answered=st.booleans(),
@@ -262,6 +264,8 @@ class HubMachine(RuleBasedStateMachine):
     ) -> None:
         session = self.session(which)
         options.re = None if re is None else self.message(re)
+        if options.delay:
+            self.disturb(self.world.hub.receipts.next_id)  # it comes when its time does, not in its order
         verb = Send(session.next_cid() if answered else 0, to, Content.BYTES, body, options)
         if self.call(self.world.hub.router.send, session, verb) and answered:
             self.watch(session, verb.cid, options.wait)

@@ -33,8 +33,7 @@ class Mutant(NamedTuple):
 
 INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
 RATES = "rates.py"
-JOURNAL, DISK, NOTES = "agentd/server/journal.py", "agentd/server/disk.py", "agentd/server/notes.py"
-CHECKPOINT_ORDER = "test_crash_steps.py::test_a_checkpoint_is_on_disk_before_what_only_the_one_before_needs_goes"
+JOURNAL = "agentd/server/journal.py"
 #: Others than the hub's are named from the package on.
 TOKENS, PRESENTED, RELAY = "agentd/server/tokens.py", "agentd/server/presented.py", "agentd/lanes/relay.py"
 DIRECT, CLIENT = "agentd/server/direct.py", "agentd_client/_direct.py"
@@ -179,7 +178,7 @@ MUTANTS = [
     Mutant(
         "a hold ends with its session",
         INBOX,
-        "        self.hold_until(entry, now + hold_s)\n",
+        "        delays.hold(self, entry, now + hold_s)\n",
         "        entry.holder = session\n        session.held[id] = entry\n",
         "test_inbox.py::test_a_held_message_survives_its_session_and_is_acked_by_another",
     ),
@@ -276,15 +275,15 @@ MUTANTS = [
     ),
     Mutant(
         "a restart loses what is held",
-        "kept.py",
-        ", *agent.detached.values())",
-        ")",
-        "test_checkpoint.py::test_a_held_message_stays_held_and_can_still_be_acked",
+        "checkpoint.py",
+        "delays.hold if entry.state is DELIVERED else delays.delay",
+        "delays.delay",
+        "test_checkpoint.py::test_a_hold_ends_in_its_time_and_counts_an_attempt",
     ),
     Mutant(
         "a restart uses ids again",
-        "kept.py",
-        "max(hub.receipts.next_id, kept.next_id)",
+        "checkpoint.py",
+        "max(hub.receipts.next_id, recovered.next_id)",
         "hub.receipts.next_id",
         "test_checkpoint.py::test_no_id_is_used_twice",
     ),
@@ -485,34 +484,6 @@ MUTANTS = [
         "test_journal_turns.py::test_a_checkpoint_waits_for_what_it_builds_on",
     ),
     Mutant(
-        "segments go before the checkpoint that needs none of them",
-        JOURNAL,
-        "        self._is_checking = True\n",
-        "        self._is_checking = True\n        self._native.retire(lowest)\n",
-        CHECKPOINT_ORDER,
-    ),
-    Mutant(
-        "a checkpoint has its name before the disk has it",
-        DISK,
-        "            os.fdatasync(file.fileno())\n",
-        "            pass\n",
-        CHECKPOINT_ORDER,
-    ),
-    Mutant(
-        "the name of a checkpoint is not synced",
-        DISK,
-        "        raise\n    sync_directory(path.parent)\n",
-        "        raise\n",
-        CHECKPOINT_ORDER,
-    ),
-    Mutant(
-        "a note is lost while the disk is behind",
-        NOTES,
-        "            except Busy:\n                return False\n",
-        "",
-        "test_journal_turns.py::test_an_ack_waits_for_a_slow_disk_and_nothing_is_stored_before_it",
-    ),
-    Mutant(
         "mapped is told before the kernel has it",
         JOURNAL,
         "            self._native.flush()\n",
@@ -522,7 +493,7 @@ MUTANTS = [
     Mutant(
         "what a taker leaves behind is in memory alone",
         INBOX,
-        "self._receipts.journal.keep_all(agent.unfinished())",
+        "self.journal.keep_all(agent.unfinished())",
         "pass",
         MACHINE,
     ),
@@ -536,9 +507,30 @@ MUTANTS = [
     Mutant(
         "an attempt is not written down",
         INBOX,
-        "        if was_seen:\n            self._receipts.journal.moved(entry)\n",
+        "        if was_seen:\n            self.journal.moved(entry)\n",
         "",
         "test_checkpoint.py::test_what_became_of_it_outlives_a_crash",
+    ),
+    Mutant(
+        "until when it is to wait is not written down",
+        "stored.py",
+        "        waits = fresh and entry.due\n",
+        "        waits = False\n",
+        "test_delays.py::test_it_outlives_the_daemon_and_its_time_goes_on",
+    ),
+    Mutant(
+        "what waits for its time is in memory alone",
+        ROUTER,
+        "            if entry.due or _to_be_kept(agent, options):\n",
+        "            if _to_be_kept(agent, options):\n",
+        "test_delays.py::test_it_outlives_the_daemon_and_its_time_goes_on",
+    ),
+    Mutant(
+        "a message for later is announced by nobody",
+        "delays.py",
+        "        agent.unannounced.add(message.id)",
+        "        pass",
+        "test_delays.py::test_it_is_announced_when_its_time_has_come",
     ),
 ]
 

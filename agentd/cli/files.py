@@ -23,6 +23,8 @@ _NOT_OF_FILES: Final = {
     "allow_absent": "--allow-absent",
     "durable": "--durable",
     "key": "--key",
+    "delay": "--delay",
+    "at": "--at",
     "headers": "--header",
     "re": "--re",
 }

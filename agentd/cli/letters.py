@@ -29,7 +29,8 @@ def show_receipt(call: Call, receipt: Receipt, **more: Any) -> int:
         shown |= {"lane": receipt.lane, "route": receipt.route, "note": " ".join(notes)}
         show.emit(shown | more)
     else:
-        way = "".join(f"  {name} {value}" for name, value in more.items() if isinstance(value, (str, int)))
+        shown = {name: show.clock(value) if name == "until" else value for name, value in more.items()}
+        way = "".join(f"  {name} {value}" for name, value in shown.items() if isinstance(value, (str, int)))
         colour = _COLOUR.get(state, "bold")
         id = f"  {receipt.id}" if receipt.id else ""
         road = f"  {receipt.lane} lane, route {receipt.route}" if receipt.lane else ""
@@ -134,6 +135,8 @@ def show_trace(view: TraceView) -> None:
     about += [f"attempt {view.attempt}"] if view.attempt > 1 else []
     about += [f"re {id_text(view.re)}"] if view.re is not None else []
     about += [f"hops {view.hops}"] if view.hops else []
+    if view.until is not None:
+        about.append(f"{'held' if state == 'delivered' else 'waits'} until {show.clock(view.until)}")
     way = [
         show.paint(id_text(view.id), "bold"),
         f"{view.sender} to {view.to}",

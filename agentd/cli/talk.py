@@ -9,7 +9,7 @@ import click
 
 from agentd.cli import files, letters, show
 from agentd.cli.bodies import read_body, takes_body
-from agentd.cli.call import DURATION, Call, argument, option, verb
+from agentd.cli.call import DURATION, MOMENT, Call, argument, option, verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ def _headers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 @verb(
     "agentctl send builder '{\"pr\": 7}' --wait acked\n"
     "git diff | agentctl send reviewer - --ttl 2h\n"
+    "agentctl send builder 'how far is it?' --at 17:30\n"
     "agentctl send builder stop --priority critical --dry-run\n"
     "agentctl send builder @model.bin --priority high    # of any size, into the directory of its recv --save"
 )
@@ -39,6 +40,8 @@ def _headers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 @option("--wait", type=click.Choice(["delivered", "acked"]), help="Wait until it got that far.")
 @option("--durable", is_flag=True, default=None, help="Write it to disk before saying so.")
 @option("--ttl", type=DURATION, metavar="TIME", help="Not worth delivering after TIME.")
+@option("--delay", type=DURATION, metavar="TIME", help="Nobody is given it before; --ttl counts from then.")
+@option("--at", type=MOMENT, metavar="WHEN", help="The same until an hour, 17:30, or a date, 2026-12-24T17:30.")
 @option("--priority", type=click.Choice(["critical", "high", "normal", "low", "batch"]), default="normal")
 @option(
     "--route",
@@ -66,6 +69,8 @@ def send(
     long nothing may move.
     --dry-run says what holds now, and what may change until it is sent; it exits as sending would.
     """
+    if more["delay"] is not None and more["at"] is not None:
+        raise click.UsageError("--delay and --at say the same in two ways: give one of them.")
     as_file = files.is_file(body, kind, more["priority"])
     value = b"" if as_file else read_body(body, kind)
     with call.connect() as me:
@@ -78,7 +83,8 @@ def send(
         if dry_run:
             return letters.show_choice(call, me.choose(to, value, **more), to)
         receipt = me.send(to, value, timeout=call.patience_s, **more)
-    return letters.show_receipt(call, receipt, to=to)
+    until = more["at"] or (more["delay"] and receipt.at and receipt.at + more["delay"])
+    return letters.show_receipt(call, receipt, to=to, **({"until": until} if until else {}))
 
 
 @verb(
@@ -199,6 +205,8 @@ def inbox(call: Call, name: str | None, limit: int, notice: bool) -> int:
     rows = []
     for one in mail:
         state = f"held by {one.holder}" if one.holder not in ("", "held") else one.holder or str(one.state)
+        if one.until is not None:
+            state = f"{one.holder or 'waits'} until {show.clock(one.until)}"
         if one.attempt > 1:
             state += f", attempt {one.attempt}"
         preview = show.cell(one.preview) if one.content != "bytes" else "(bytes)"

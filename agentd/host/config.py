@@ -37,6 +37,7 @@ class MessageLimits(Section, frozen=True):
     max_headers_bytes: Bytes = 16 << 10
     max_hops: Count = 32
     max_attempts: Count = 5
+    max_delay_s: Seconds = 366 * 86400.0  # that it may wait for its time; past it limit_reached
 
 
 class InboxLimits(Section, frozen=True):

@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import MsgspecError, Struct, msgpack
 
 from agentd._native import crc32c
+from agentd.hub import delays
 from agentd.hub.agents import Agent, UsedKey
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, STORED, Entry
@@ -76,7 +77,7 @@ def collect(hub: Hub, position: int) -> Checkpoint:
     named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
 
     def placed(entry: Entry) -> Placed:
-        until = entry.timer.at + offset if entry.timer else None
+        until = hub.receipts.until(entry)
         details = entry.message.details
         expires_at = None if details is None else details.expires_at
         return Placed(entry.position, entry.message.attempt, hub.receipts.journal.story(entry), until, expires_at)
@@ -241,8 +242,8 @@ def restore(hub: Hub, recovered: Recovered, now: float) -> None:
             hub.inboxes.put(entry)
         else:
             hub.inboxes.charge(entry)
-            place = hub.inboxes.hold_until if entry.state is DELIVERED else hub.inboxes.delay_until
-            place(entry, until - offset)
+            place = delays.hold if entry.state is DELIVERED else delays.delay
+            place(hub.inboxes, entry, until - offset)
         if details is not None and details.expires_at is not None:
             hub.inboxes.expire_at(entry, details.expires_at - offset)
 
@@ -262,5 +263,7 @@ def _entry(hub: Hub, mail: Mail, now: float) -> Entry:
     entry.is_stored = True
     if message.details is not None:
         message.details.reply_by = None  # nobody waits any more: a reply goes to the sender's inbox
+        if message.details.due_at is not None:
+            entry.due = message.details.due_at - offset
     hub.receipts.entries[message.id] = entry
     return entry

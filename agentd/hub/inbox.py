@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from agentd.host.config import Config
-from agentd.hub import urgent
+from agentd.hub import delays, urgent
 from agentd.hub.agents import Agent
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
@@ -32,7 +32,8 @@ class Inboxes(Room):
         super().__init__(config.inbox)
         self.max_held = config.inbox.max_held
         self._max_attempts = config.message.max_attempts
-        self._deadlines = deadlines
+        self.deadlines = deadlines
+        self.journal = receipts.journal
         self._receipts = receipts
         self._requests = requests
         self._dead = dead
@@ -155,7 +156,8 @@ class Inboxes(Room):
             if state in ENDED:
                 continue
             count += 1
-            if entry.holder is not session or entry.watchers or entry.asker or entry.expiry or entry.timer or tapped:
+            special = entry.watchers or entry.asker or entry.expiry or entry.timer or entry.due or tapped
+            if entry.holder is not session or special:
                 self.finish(entry, now, name)
                 continue
             # The plain message, written out: nobody waits for it, nothing is to be cancelled.
@@ -190,7 +192,7 @@ class Inboxes(Room):
             tally.acked += len(done)
             self._receipts.retain(agent.ended, done, now)
             if kept:
-                self._receipts.journal.acked(kept, now)
+                self.journal.acked(kept, now)
         if full:
             self.pump(session.agent)
         if refusal is not None:
@@ -216,7 +218,7 @@ class Inboxes(Room):
             self.die(entry, now, session.name, reason or "nacked", rejected=True, store=False)
             return
         self._detach(entry)
-        self._back(entry, now, session.name, reason or "nacked", failed=True, after_s=after_s)
+        self.come_back(entry, now, session.name, reason or "nacked", failed=True, after_s=after_s)
         self.pump(session.agent)
 
     def reject(self, session: Session, id: int, reason: str, now: float) -> None:
@@ -232,7 +234,7 @@ class Inboxes(Room):
             entry = session.held.get(id) or session.agent.detached.get(id)
             if entry is not None:
                 self._detach(entry)
-                self._back(entry, now, session.name, "given back", failed=False)
+                self.come_back(entry, now, session.name, "given back", failed=False)
                 count += 1
         self.pump(session.agent)
         return count
@@ -245,25 +247,7 @@ class Inboxes(Room):
         if entry.state is not DELIVERED:
             self._receipts.delivered(entry, now, session.name)
         self._detach(entry)
-        self.hold_until(entry, now + hold_s)
-
-    def hold_until(self, entry: Entry, at: float) -> None:
-        """A detached entry is held by its agent, whatever becomes of its sessions."""
-        entry.agent.detached[entry.message.id] = entry
-        entry.timer = self._deadlines.add(at, lambda now: self._hold_over(entry, now))
-        self._receipts.journal.moved(entry)
-
-    def delay_until(self, entry: Entry, at: float) -> None:
-        """A detached entry waits until then before anybody is sent it."""
-        entry.agent.delayed[entry.message.id] = entry
-        entry.timer = self._deadlines.add(at, lambda now: self._delay_over(entry, now))
-        self._receipts.journal.moved(entry)
-
-    def _hold_over(self, entry: Entry, now: float) -> None:
-        entry.agent.detached.pop(entry.message.id, None)
-        entry.timer = None
-        self._back(entry, now, entry.agent.name, "the hold is over", failed=True)
-        self.pump(entry.agent)
+        delays.hold(self, entry, now + hold_s)
 
     def _owned(self, session: Session, id: int) -> Entry:
         entry = self._receipts.entries.get(id)
@@ -301,13 +285,13 @@ class Inboxes(Room):
         for _, entry in sorted(session.held.items(), reverse=True):
             seen = entry.state is DELIVERED
             self._detach(entry)
-            self._back(entry, now, session.name, why, failed=seen)
+            self.come_back(entry, now, session.name, why, failed=seen)
         if not agent.live:
             for entry in list(agent.requests.values()):
                 if entry.holder is None and entry.message.id not in agent.detached:
                     self.die(entry, now, agent.name, why, store=False)
             if not agent.unnamed:
-                self._receipts.journal.keep_all(agent.unfinished())
+                self.journal.keep_all(agent.unfinished())
         self.pump(agent)
 
     def _detach(self, entry: Entry) -> None:
@@ -334,7 +318,7 @@ class Inboxes(Room):
         agent.bytes -= entry.size_bytes
         self.bytes -= entry.size_bytes
 
-    def _back(self, entry: Entry, now: float, who: str, note: str, *, failed: bool, after_s: float = 0.0) -> None:
+    def come_back(self, entry: Entry, now: float, who: str, note: str, *, failed: bool, after_s: float = 0.0) -> None:
         """A detached entry back to where it waits, unless its attempts or its time are over."""
         message = entry.message
         if failed and message.attempt >= self._max_attempts:
@@ -359,11 +343,11 @@ class Inboxes(Room):
             self.die(entry, now, who, note, store=False)
             return
         if after_s > 0:
-            self.delay_until(entry, now + after_s)
+            delays.delay(self, entry, now + after_s)
             return
-        self._rejoin(entry)
+        self.rejoin(entry)
         if was_seen:
-            self._receipts.journal.moved(entry)
+            self.journal.moved(entry)
 
     def lose(self, entry: Entry, now: float, who: str, note: str) -> None:
         """Delivered, and nobody can know what became of it."""
@@ -373,15 +357,9 @@ class Inboxes(Room):
     def unhand(self, entry: Entry) -> None:
         """It was sent to a session that never showed it: to another."""
         self._detach(entry)
-        self._rejoin(entry)
+        self.rejoin(entry)
 
-    def _delay_over(self, entry: Entry, now: float) -> None:
-        entry.timer = None
-        entry.agent.delayed.pop(entry.message.id, None)
-        self._rejoin(entry)
-        self.pump(entry.agent)
-
-    def _rejoin(self, entry: Entry) -> None:
+    def rejoin(self, entry: Entry) -> None:
         """Into `waiting`, in the order of ids."""
         agent, id = entry.agent, entry.message.id
         waiting = agent.waiting
@@ -399,7 +377,7 @@ class Inboxes(Room):
 
     def expire_at(self, entry: Entry, at: float) -> None:
         """Let it expire at `at` unless it has been delivered by then."""
-        entry.expiry = self._deadlines.add(at, lambda now: self._due(entry, now))
+        entry.expiry = self.deadlines.add(at, lambda now: self._due(entry, now))
 
     def _due(self, entry: Entry, now: float) -> None:
         if entry.holder is None and entry.message.id not in entry.agent.detached:
@@ -443,6 +421,6 @@ class Inboxes(Room):
         agent.bytes += entry.size_bytes
         self.bytes += entry.size_bytes
         agent.unannounced.add(entry.message.id)  # as good as new
-        self._rejoin(entry)
-        self._receipts.journal.moved(entry)
+        self.rejoin(entry)
+        self.journal.moved(entry)
         self.pump(agent)

@@ -52,7 +52,8 @@ def _fresh(agent: Agent) -> list[Entry]:
         if id <= agent.announced:
             break
         fresh.append(agent.waiting[id])
-    fresh += [agent.waiting[id] for id in sorted(agent.unannounced, reverse=True) if id in agent.waiting]
+    late = [id for id in agent.unannounced if id <= agent.announced and id in agent.waiting]
+    fresh += [agent.waiting[id] for id in sorted(late, reverse=True)]
     return fresh[::-1]
 
 

@@ -75,6 +75,7 @@ class Entry(Struct, gc=False, eq=False):
     position: int = 0  # of its record in the journal; 0: it has none
     is_stored: bool = False  # the journal has it for good
     outstanding: int = 0  # an event: subscriptions that have yet to take it
+    due: float = 0.0  # nobody was to be given it before; 0: its sender named no time
 
     @property
     def topic(self) -> str | None:
@@ -86,6 +87,11 @@ class Entry(Struct, gc=False, eq=False):
     def to(self) -> str:
         """The agent it is addressed to, or the topic it was published on."""
         return self.topic or self.agent.name
+
+    @property
+    def began(self) -> float:
+        """When it might be taken first."""
+        return self.due or self.trail[0][1]
 
     @property
     def body_bytes(self) -> int:
@@ -183,7 +189,7 @@ class Receipts:
         tally = entry.agent.tally
         tally.delivered += 1
         if entry.message.attempt == 1 and entry.message.lane is Priority.NORMAL:
-            self.counts.took(tally, now - entry.trail[0][1])
+            self.counts.took(tally, now - entry.began)
         if entry.watchers is not None:
             self._tell(entry, now, "")
         if self.tap is not None:
@@ -321,6 +327,10 @@ class Receipts:
         shown = ", ".join(id_text(id) for id in sorted(found)[-5:])
         raise NoSuchMessage(f"{prefix} begins the ids of {len(found)} messages", f"Give more letters: {shown}.")
 
+    def until(self, entry: Entry) -> float | None:
+        """How long it is held, or delayed, by the wall clock; None where it is neither."""
+        return entry.timer.at + self.wall_offset if entry.timer else None
+
     def trace(self, cid: int, entry: Entry) -> TraceView:
         """All that is known of a message, but its body."""
         message = entry.message
@@ -340,6 +350,7 @@ class Receipts:
             details.re,
             details.thread,
             details.hops,
+            self.until(entry),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentd._native import crc32c
 from agentd.host.config import Config
+from agentd.hub import delays
 from agentd.hub.agents import Agent, Agents, UsedKey
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.inbox import Inboxes
@@ -113,8 +114,8 @@ class Router:
             entry = self._entry(session, agent, verb.content, verb.body, details, now)
             entry.message.lane = options.priority
             self._inboxes.check_room(agent, entry.size_bytes, now)
-            if _to_be_kept(agent, options):
-                self._receipts.journal.keep(entry, options.key)
+            if entry.due or _to_be_kept(agent, options):
+                self._receipts.journal.keep(entry, options.key, fresh=True)
         except AgentdError:
             if not known:
                 self._agents.forget(verb.to)
@@ -125,11 +126,14 @@ class Router:
         if options.key is not None:
             self._remember(session.agent, options.key, entry, now)
         if options.ttl is not None:
-            self._inboxes.expire_at(entry, now + options.ttl)
+            self._inboxes.expire_at(entry, (entry.due or now) + options.ttl)
         self._accepted(session, verb.cid, entry, options.wait)
         if options.wait is not ACCEPTED and verb.cid:
             self._receipts.watch(entry, session, verb.cid, options.wait, now)
-        self._inboxes.put(entry)
+        if entry.due:
+            delays.begin(self._inboxes, entry)
+        else:
+            self._inboxes.put(entry)
 
     def request(self, session: Session, verb: Request, now: float) -> None:
         """Accept a message whose sender waits for the reply."""
@@ -181,6 +185,8 @@ class Router:
         options = verb.options or Options()
         if options.key is not None:
             raise BadRequest("A reply takes no key", "A key is for sending the same message again.")
+        if delays.is_asked(options):
+            raise BadRequest("A reply takes no delay", "Send it later, or send a message about this one: re names it.")
         options.re = verb.id
         details = self.details(options, now)
         asked = parent.asker
@@ -241,7 +247,7 @@ class Router:
         self._rates.take(session, now)
         if self.draining:
             raise shutting_down()
-        check_keyless(options)
+        check_direct(options)
         if options.wait is not ACCEPTED and verb.cid in session.watching:
             raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
         agent = self._by_name.get(verb.to)
@@ -298,10 +304,13 @@ class Router:
                     f"The headers have {size} characters, more than {self._limits.max_headers_bytes}",
                     "Put large things into the body.",
                 )
-        if not (headers or hops or options.re is not None or options.ttl is not None):
+        offset = self._receipts.wall_offset
+        due = delays.due(options, now, offset, self._limits.max_delay_s)
+        if not (headers or hops or options.re is not None or options.ttl is not None or due):
             return None
-        expires = None if options.ttl is None else now + self._receipts.wall_offset + options.ttl
-        return Details(headers=headers, re=options.re, thread=thread, hops=hops, expires_at=expires)
+        expires = None if options.ttl is None else (due or now) + offset + options.ttl
+        due_at = due + offset if due else None
+        return Details(headers=headers, re=options.re, thread=thread, hops=hops, expires_at=expires, due_at=due_at)
 
     def _entry(
         self, session: Session, agent: Agent, content: Content, body: bytes, details: Details | None, now: float
@@ -312,7 +321,8 @@ class Router:
             raise self.too_large(len(body))
         name, at = session.name, now + receipts.wall_offset
         message = Message(receipts.next_id, name, session.provenance, content, body, at, details=details)
-        return Entry(message, agent, size, ACCEPTED, [(ACCEPTED, now, name, "")])
+        due = 0.0 if details is None or details.due_at is None else details.due_at - receipts.wall_offset
+        return Entry(message, agent, size, ACCEPTED, [(ACCEPTED, now, name, "")], due=due)
 
     def too_large(self, size_bytes: int) -> TooLarge:
         """The refusal of a body of that size."""
@@ -402,20 +412,23 @@ def _to_be_kept(agent: Agent, options: Options) -> bool:
 
 def check_request(options: Options) -> None:
     """BadRequest for what only messages have."""
-    if options.wait is not ACCEPTED or options.key is not None:
-        raise BadRequest("A request takes no wait and no key", "Its answer is the reply, or why there is none.")
+    if options.wait is not ACCEPTED or options.key is not None or delays.is_asked(options):
+        raise BadRequest("A request takes no wait, key or delay", "Its answer is the reply, or why there is none.")
 
 
 def check_event(options: Options) -> None:
     """BadRequest for what only messages have."""
-    if options.wait is not ACCEPTED or options.ttl is not None or options.key is not None:
-        raise BadRequest("An event takes no wait, ttl or key", "They are for messages to one agent.")
+    asked = options.ttl is not None or options.key is not None or delays.is_asked(options)
+    if options.wait is not ACCEPTED or asked:
+        raise BadRequest("An event takes no wait, ttl, key or delay", "They are for messages to one agent.")
 
 
-def check_keyless(options: Options) -> None:
-    """NotOnThisLane for a key on a direct lane."""
+def check_direct(options: Options) -> None:
+    """NotOnThisLane for what needs an inbox."""
     if options.key is not None:
         raise NotOnThisLane("A direct lane knows no idempotency keys", "It never sends a message twice.")
+    if delays.is_asked(options):
+        raise NotOnThisLane("A direct lane keeps nothing for later", "Priority normal and low take a delay.")
 
 
 def shutting_down() -> ShuttingDown:

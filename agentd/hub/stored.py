@@ -57,11 +57,14 @@ class Stored:
 
     # A message and what becomes of it.
 
-    def keep(self, entry: Entry, key: str | None = None, *, wait: bool = False) -> None:
-        """Have it written down as it stands. What `book.append` refuses is not kept, and nothing has changed."""
+    def keep(self, entry: Entry, key: str | None = None, *, fresh: bool = False, wait: bool = False) -> None:
+        """Have it written down as it stands; a `fresh` one is to wait for its time. What `book.append` refuses is not
+        kept, and nothing has changed."""
         if self.book is None:
             return
-        record = Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry), key)
+        waits = fresh and entry.due
+        until = entry.due + self._receipts.wall_offset if waits else self._receipts.until(entry)
+        record = Kept(entry.agent.name, entry.message, self.story(entry), until, key)
         entry.position = self.book.append(encode_record(record), wait=wait)
 
     def keep_fresh(self, entry: Entry, story: list[Transition]) -> None:
@@ -74,7 +77,7 @@ class Stored:
         changes nothing."""
         if self.book is None:
             return 0
-        record = encode_record(Kept(entry.agent.name, entry.message, self.story(entry), self._until(entry)))
+        record = encode_record(Kept(entry.agent.name, entry.message, self.story(entry), self._receipts.until(entry)))
         entry.position = self.book.move(record)
         return len(record)
 
@@ -110,7 +113,7 @@ class Stored:
     def moved(self, entry: Entry) -> None:
         """It waits, or is held, as its entry says now: the journal has to know where it has the message."""
         if entry.position:
-            self._note(Moved(entry.message.id, entry.message.attempt, self.story(entry), self._until(entry)))
+            self._note(Moved(entry.message.id, entry.message.attempt, self.story(entry), self._receipts.until(entry)))
 
     def died(self, entry: Entry) -> None:
         """It is a dead letter now."""
@@ -123,9 +126,6 @@ class Stored:
         """Its transitions so far, by the wall clock."""
         offset = self._receipts.wall_offset
         return [Transition(state, at + offset, who, note) for state, at, who, note in entry.trail]
-
-    def _until(self, entry: Entry) -> float | None:
-        return entry.timer.at + self._receipts.wall_offset if entry.timer else None
 
     # Names.
 
@@ -167,6 +167,13 @@ class Stored:
             self._receipts.stored(entries, now)
             if session is not None and cid:
                 entry = entries[0]
-                message, agent = entry.message, entry.agent
-                note = "" if agent.takers else f"{agent.name} is absent: kept on disk until it takes its mail"
-                session.accept(cid, message.id, message.sent_at, note, len(entries), State.STORED, message.lane)
+                message = entry.message
+                session.accept(cid, message.id, message.sent_at, _note(entry), len(entries), State.STORED, message.lane)
+
+
+def _note(entry: Entry) -> str:
+    """What else its sender should know of one that is stored."""
+    agent = entry.agent
+    if entry.message.id in agent.delayed:
+        return "kept on disk until its time comes"
+    return "" if agent.takers else f"{agent.name} is absent: kept on disk until it takes its mail"

@@ -26,10 +26,6 @@ def preview(entry: Entry) -> str:
     return text if len(text) <= _PREVIEW_CHARACTERS else text[: _PREVIEW_CHARACTERS - 1] + "…"
 
 
-def _accepted_at(entry: Entry) -> float:
-    return entry.trail[0][1]
-
-
 def agent_view(agent: Agent, now: float, limits: InboxLimits) -> AgentView:
     """One agent's row."""
     held = agent.held()
@@ -101,10 +97,11 @@ def inbox(hub: Hub, cid: int, name: str, limit: int) -> InboxView:
     agent = hub.agents.get(name)
     entries = [*agent.held(), *agent.delayed.values(), *agent.waiting.values()]
     entries.sort(key=lambda entry: (entry.message.attempt == 1, entry.message.id))
-    return InboxView(cid, name, len(entries), [_mail_view(entry) for entry in entries[:limit]])
+    rows = [_mail_view(entry, hub.receipts.until(entry)) for entry in entries[:limit]]
+    return InboxView(cid, name, len(entries), rows)
 
 
-def _mail_view(entry: Entry) -> MailView:
+def _mail_view(entry: Entry, until: float | None) -> MailView:
     message = entry.message
     holder = f"pid {entry.holder.pid}" if entry.holder else "held" if entry.message.id in entry.agent.detached else ""
     details = message.details
@@ -119,6 +116,7 @@ def _mail_view(entry: Entry) -> MailView:
         message.attempt,
         holder,
         details.re if details else None,
+        until,
     )
 
 
@@ -206,7 +204,7 @@ def _flow(agent: Agent, now: float) -> FlowView:
 
 def _oldest_s(agent: Agent, now: float) -> float | None:
     oldest = next(iter(agent.waiting.values()), None)
-    return None if oldest is None else max(0.0, now - _accepted_at(oldest))
+    return None if oldest is None else max(0.0, now - oldest.began)
 
 
 def totals(hub: Hub) -> tuple[int, int, int]:

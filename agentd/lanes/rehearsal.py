@@ -5,10 +5,11 @@ Where there is no room, or no rate, a sender waits; so these are said and are no
 
 from __future__ import annotations
 
+from agentd.hub import delays
 from agentd.hub.agents import Agent
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import OVERHEAD_BYTES
-from agentd.hub.router import check_event, check_keyless, check_request, shutting_down
+from agentd.hub.router import check_direct, check_event, check_request, shutting_down
 from agentd.hub.session import Session
 from agentd.lanes.choice import Lanes
 from agentd.lanes.direct import DirectLane
@@ -62,16 +63,15 @@ class _Rehearsal:
         """The row that holds; an error where the message would be refused."""
         verb, options, router = self._verb, self._options, self._hub.router
         direct = options.priority in choice.DIRECT_LANES
-        demanded = Case(
-            verb.kind.value, options.priority, bool(options.durable), options.route, self._lane.open, verb.attached
-        )
+        durable = bool(options.durable) or (self._is_delayed and self._normal)
+        demanded = Case(verb.kind.value, options.priority, durable, options.route, self._lane.open, verb.attached)
         self._check(demanded)
         if verb.kind is Kind.PUBLISH:
             check_topic(verb.to)
         if router.draining:
             raise shutting_down()
         if direct:
-            check_keyless(options)
+            check_direct(options)
         to_whom = demanded._replace(recipient=self._recipient())
         self._check(to_whom)
         if verb.kind is Kind.REQUEST:
@@ -144,6 +144,8 @@ class _Rehearsal:
         """What it would have to wait for now."""
         found = []
         agent, session = self._agent, self._session
+        if self._is_delayed:
+            found.append("its time is to come; it waits on disk until then, and nobody is given it before")
         if not session.bucket.has_room(self._now):
             found.append(f"{session.name} is over its rate now; this waits until there is room")
         if agent is not None and agent.paused:
@@ -159,6 +161,10 @@ class _Rehearsal:
     def _relayed(self) -> bool:
         """Whether agentd would write it, where it goes into a ring."""
         return not self._verb.attached or self._options.route is Route.RELAYED
+
+    @property
+    def _is_delayed(self) -> bool:
+        return self._verb.kind is Kind.SEND and delays.is_asked(self._options)
 
     @property
     def _normal(self) -> bool:

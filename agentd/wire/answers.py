@@ -107,6 +107,7 @@ class Details(Struct, array_like=True, gc=False):
     hops: int = 0
     reply_by: float | None = None  # a request: the asker waits until then
     expires_at: float | None = None
+    due_at: float | None = None  # its sender wanted nobody to be given it before
 
 
 class Message(Struct, array_like=True, tag=80, gc=False):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from agentd.wire import outputs_journal as journal
 from agentd.wire import views
 from agentd.wire.bodies import Content
 from agentd.wire.types import Id, Priority, Route, State
@@ -51,6 +52,7 @@ class Sent(Receipt):
     to: str
     file: str | UnsetType = UNSET  # the name of the file that was sent
     size_bytes: int | UnsetType = UNSET  # of that file
+    until: float | UnsetType = UNSET  # nobody is given it before, as was asked
 
 
 class Way(Struct):
@@ -252,99 +254,6 @@ class Checked(Struct):
     set: list[str]
 
 
-class JournalFinding(Struct):
-    """A place of the journal that holds no record where one could be."""
-
-    what: Literal["skipped", "missing", "cut", "set aside"]  # `cut` is no damage: it was never synced
-    position: int  # segment << 32 | offset
-    bytes: int
-
-
-class JournalChecked(Struct):
-    """Whether the journal is whole."""
-
-    ok: bool
-    directory: str
-    segments: int
-    records: int
-    bytes: int  # of their bodies
-    findings: list[JournalFinding]
-
-
-class JournalSegment(Struct):
-    """One file of the journal."""
-
-    segment: int
-    records: int
-    bytes: int  # of their bodies
-    first: int | None  # sequence of the first record and of the last; null without one
-    last: int | None
-    end: int  # the position behind its last record
-    file_bytes: int
-    made_at: float
-    written_at: float  # as the file system says
-
-
-class JournalSegments(Struct):
-    """Every file of the journal, oldest first."""
-
-    directory: str
-    segments: list[JournalSegment]
-
-
-class JournalRecord(Struct):
-    """One record of the journal: its body where that is msgpack, else its first bytes in hexadecimal."""
-
-    position: int
-    sequence: int
-    type: int
-    size_bytes: int
-    body: Any = UNSET
-    first_bytes: str | UnsetType = UNSET
-
-
-class JournalGap(Struct):
-    """A line of `journal dump` in place of what is no record."""
-
-    no_record: JournalFinding
-
-
-class JournalCopy(Struct):
-    """A backup of the journal."""
-
-    directory: str
-    copy: str
-    segments: int
-    records: int
-    bytes: int  # of the files
-
-
-class JournalFile(Struct):
-    """A segment that nothing that is kept lies in."""
-
-    segment: int
-    file_bytes: int
-
-
-class JournalUnneeded(Struct):
-    """What the daemon will remove, or could."""
-
-    directory: str
-    needed_from: int  # the position before which nothing is needed
-    segments: list[JournalFile]
-    bytes: int  # of these files
-    kept_bytes: int  # of the others
-
-
-class JournalRepaired(Struct):
-    """What was wrong with the journal; `copy` is what it was before, null where nothing was done."""
-
-    directory: str
-    copy: str | None
-    checkpoint_is_broken: bool
-    findings: list[JournalFinding]
-
-
 class Script(Struct):
     """A script for a shell."""
 
@@ -436,12 +345,12 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "config show": (Settings,),
     "config check": (Checked,),
     "doctor": (Diagnosis,),
-    "journal check": (JournalChecked,),
-    "journal ls": (JournalSegments,),
-    "journal dump": (JournalRecord, JournalGap),
-    "journal backup": (JournalCopy,),
-    "journal gc": (JournalUnneeded,),
-    "journal repair": (JournalRepaired,),
+    "journal check": (journal.JournalChecked,),
+    "journal ls": (journal.JournalSegments,),
+    "journal dump": (journal.JournalRecord, journal.JournalGap),
+    "journal backup": (journal.JournalCopy,),
+    "journal gc": (journal.JournalUnneeded,),
+    "journal repair": (journal.JournalRepaired,),
     "schema ls": (Schemas,),
     "schema show": (Schema,),
     "completion": (Script,),

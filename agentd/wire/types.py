@@ -12,6 +12,7 @@ Id = Annotated[int, Meta(ge=0, extra={"id": True})]
 Ids = Annotated[list[Id], Meta(max_length=1 << 16)]
 Cid = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=366 * 86400)]
+Moment = Annotated[float, Meta(ge=0, le=10**11)]  # seconds since 1970
 
 
 class Priority(StrEnum):

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from agentd.wire.bodies import Content
-from agentd.wire.types import Cid, Id, Ids, Kind, Priority, Route, Seconds, State, Step, Word
+from agentd.wire.types import Cid, Id, Ids, Kind, Moment, Priority, Route, Seconds, State, Step, Word
 
 
 class Options(Struct, array_like=True, gc=False):
@@ -21,6 +21,8 @@ class Options(Struct, array_like=True, gc=False):
     re: Id | None = None  # the message that this one is about
     hops: Annotated[int, Meta(ge=0, le=1 << 16)] = 0  # how often what led to this was passed on already
     route: Route | None = None  # demanded, else lane_unavailable
+    delay: Seconds | None = None  # nobody is given it before so long; ttl counts from then
+    at: Moment | None = None  # or before that time
 
 
 # Client to daemon. Join and leave.

@@ -46,6 +46,7 @@ class MailView(Struct, array_like=True):
     attempt: int
     holder: str = ""
     re: Id | None = None
+    until: float | None = None  # held by its agent, or given to nobody, until then
 
 
 class InboxView(Struct, array_like=True, tag=91):
@@ -83,6 +84,7 @@ class TraceView(Struct, array_like=True, tag=92):
     re: Id | None = None
     thread: Id | None = None
     hops: int = 0
+    until: float | None = None  # held by its agent, or given to nobody, until then
 
 
 class Latency(Struct, array_like=True):

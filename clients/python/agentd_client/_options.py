@@ -14,6 +14,7 @@ from agentd.wire.names import id_value
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+    from datetime import datetime
     from typing import TypeAlias, TypedDict
 
     FilePath: TypeAlias = str | os.PathLike[str]
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
         re: str | int | None  # the id of the message that this one is about
         hops: int  # how often what led to this was passed on already
         route: Route | str | None  # demanded, else LaneUnavailable
+        delay: float | None  # seconds until anybody is given it; ttl counts from then
+        at: datetime | float | None  # the same as a time: seconds since 1970, or a datetime, local unless it says
 
     class PostOptions(SendOptions, total=False):
         """What post takes besides: its ticket settles when that state is reached."""
@@ -61,6 +64,8 @@ def make_options(given: Any) -> Options | None:
         return None
     if isinstance(given.get("re"), str):
         given = {**given, "re": id_value(given["re"])}
+    if hasattr(given.get("at"), "timestamp"):
+        given = {**given, "at": given["at"].timestamp()}
     options = _checked(Options(**given), _decode_options)
     if options.wait in _ENDS:
         raise BadRequest(f"Nobody can wait for {options.wait}", "wait is accepted, delivered or acked.")
