@@ -105,13 +105,13 @@ journal_core := native/crc32c.c native/scan.c native/segment.c $(wildcard native
 journal_tests := $(filter-out format,$(patsubst native/tests/test_journal_%.c,%,$(wildcard native/tests/test_journal_*.c)))
 journal_runs_fuzz := 20000
 journal_runs_images := 20
-prove-journal: build/asan/build.ninja build .venv/installed-test ## prove the journal: faults, kills, crash images, fuzz, mutants
+prove-journal: build/asan/build.ninja build .venv/installed-test ## prove the journal: faults, 1,000 kills, each step, crash images, fuzz, mutants
 	$(in_venv) ninja -C build/asan $(journal_tests:%=native/test_journal_%)
 	@for test in $(journal_tests); do echo "--- $$test"; case $$test in \
 	fuzz) build/asan/native/test_journal_fuzz $(journal_runs_fuzz);; \
 	images) build/asan/native/test_journal_images $(journal_runs_images);; \
 	*) build/asan/native/test_journal_$$test;; esac || exit 1; done
-	$(pytest) -m stress tests/test_journal_mutants.py
+	$(pytest) -m stress tests/test_journal_mutants.py tests/test_journal_crash.py tests/test_crash_steps.py tests/test_crash_stored.py
 	@$(MAKE) fuzz-journal
 
 fuzz-journal:

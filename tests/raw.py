@@ -35,7 +35,13 @@ class _Connection:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(path))  # with a time-out it would fail where the daemon has not accepted the last ones
+        try:
+            self.sock.connect(
+                str(path)
+            )  # with a time-out it would fail where the daemon has not accepted the last ones
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.settimeout(PATIENCE_S)
 
     def send(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ from commands import Agentctl
 from daemons import Daemon, wait_until
 from raw import Raw, Refused
 
+from agentd.server.disk import measure
 from agentd.wire import messages as wire
 from agentd.wire.bodies import Content
 from agentd.wire.messages import Accepted, DiskView, Error, Message, Options, Priority, State
@@ -90,7 +91,7 @@ def fill(me: Raw, to: str = "sink", first: int = 0) -> tuple[list[int], Error]:
 
 
 def used_bytes(daemon: Daemon) -> int:
-    return sum(file.stat().st_size for file in (daemon.state_dir / "journal").iterdir() if "broken" not in file.name)
+    return measure(daemon.state_dir / "journal").used_bytes
 
 
 def disk(me: Raw) -> DiskView:

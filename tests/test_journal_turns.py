@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,8 @@ from agentd.host.config import JournalSettings
 from agentd.server import journal, syncing
 from agentd.server.journal import CHECKPOINT, Journal
 from agentd.wire.bodies import Content
-from agentd.wire.errors import DiskFull, JournalFailed
-from agentd.wire.messages import Accepted, Options, Priority, Send, State
+from agentd.wire.errors import Busy, DiskFull, JournalFailed
+from agentd.wire.messages import Accepted, Message, Options, Priority, Send, State
 
 LOW = Options(Priority.LOW, allow_absent=True)
 SEGMENT_BYTES = 1 << 20
@@ -180,6 +181,41 @@ async def test_a_checkpoint_waits_for_what_it_builds_on(places: Callable[..., Pl
         if disk._then is not None:
             disk.end()
         await asyncio.sleep(0.001)
+
+
+async def test_an_ack_waits_for_a_slow_disk_and_nothing_is_stored_before_it(
+    places: Callable[..., Place], disk: Slow, tmp_path: Path
+) -> None:
+    """Two segments are full, and neither is synced: a third is not begun."""
+    place = places(level="mapped", checkpoint_bytes=1 << 30)
+    place.send()
+    place.end_turn()  # a sync begins
+    with pytest.raises(Busy):
+        while True:
+            place.send(200_000)
+    with pytest.raises(Busy):
+        while True:
+            place.send()
+    taker = place.world.join("sink", credit=100)
+    place.world.delivered(taker, *(ids := [message.id for message in taker.told(Message)]))  # a note each
+    while not place.journal._notes:
+        place.world.reject(taker, ids.pop())
+    place.world.ack(taker, *ids)
+    place.end_turn()
+    with pytest.raises(Busy):
+        place.send()
+    disk.end()
+    disk.end()  # the end of the first segment came behind the first one
+    assert not place.journal._notes
+    place.send()
+    place.end_turn()
+    shutil.copytree(place.directory, tmp_path / "copy" / "journal")  # as a kill would leave it
+    again = World()
+    copy = Journal(JournalSettings(segment_bytes=SEGMENT_BYTES), tmp_path / "copy")
+    copy.restore(again.hub, again.now)
+    sink = again.hub.agents.get("sink")
+    assert set(sink.waiting) == set(place.world.hub.agents.get("sink").waiting) and not set(ids) & set(sink.waiting)
+    copy.close(again.hub, again.now)
 
 
 async def test_no_room_is_refused_and_goes_on_when_there_is_some(

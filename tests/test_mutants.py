@@ -33,7 +33,8 @@ class Mutant(NamedTuple):
 
 INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
 RATES = "rates.py"
-JOURNAL = "agentd/server/journal.py"
+JOURNAL, DISK, NOTES = "agentd/server/journal.py", "agentd/server/disk.py", "agentd/server/notes.py"
+CHECKPOINT_ORDER = "test_crash_steps.py::test_a_checkpoint_is_on_disk_before_what_only_the_one_before_needs_goes"
 #: Others than the hub's are named from the package on.
 TOKENS, PRESENTED, RELAY = "agentd/server/tokens.py", "agentd/server/presented.py", "agentd/lanes/relay.py"
 DIRECT, CLIENT = "agentd/server/direct.py", "agentd_client/_direct.py"
@@ -482,6 +483,34 @@ MUTANTS = [
         "if self._waiting is None or self._native.synced < self._waiting[0] or self._loop is None:",
         "if self._waiting is None or self._loop is None:",
         "test_journal_turns.py::test_a_checkpoint_waits_for_what_it_builds_on",
+    ),
+    Mutant(
+        "segments go before the checkpoint that needs none of them",
+        JOURNAL,
+        "        self._is_checking = True\n",
+        "        self._is_checking = True\n        self._native.retire(lowest)\n",
+        CHECKPOINT_ORDER,
+    ),
+    Mutant(
+        "a checkpoint has its name before the disk has it",
+        DISK,
+        "            os.fdatasync(file.fileno())\n",
+        "            pass\n",
+        CHECKPOINT_ORDER,
+    ),
+    Mutant(
+        "the name of a checkpoint is not synced",
+        DISK,
+        "        raise\n    sync_directory(path.parent)\n",
+        "        raise\n",
+        CHECKPOINT_ORDER,
+    ),
+    Mutant(
+        "a note is lost while the disk is behind",
+        NOTES,
+        "            except Busy:\n                return False\n",
+        "",
+        "test_journal_turns.py::test_an_ack_waits_for_a_slow_disk_and_nothing_is_stored_before_it",
     ),
     Mutant(
         "mapped is told before the kernel has it",

@@ -28,6 +28,7 @@ from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
 from agentd.server import syncing
 from agentd.server.disk import FULL, sync_directory, write_checkpoint
+from agentd.server.notes import Notes
 from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
 from agentd.wire.errors import AgentdError, BadRequest, Busy, JournalFailed, TooLarge
@@ -64,7 +65,7 @@ class Journal:
         self._is_preparing = self._is_checking = False
         self._told = 0  # up to where senders were told
         self._checked = 0  # what the latest checkpoint covers
-        self._has_holes = False  # a record is missing, which a checkpoint makes up for
+        self._notes = Notes(lambda body: self._append_after(self._space.check_note, body))
         self._space = Space(settings, self._directory)
         self._next_try = 0.0
         self._retry: asyncio.TimerHandle | None = None
@@ -161,27 +162,28 @@ class Journal:
         try:
             self._space.check_mail(len(body), is_preparing=self._is_preparing)
             try:
-                return self._native.append(_TYPE, body)
+                return self._append(body)
             except BlockingIOError:
                 if not wait:
                     raise
                 self._sync_here()
-                return self._native.append(_TYPE, body)
+                return self._append(body)
         except OSError as error:
             raise self._refusal(error) from None
 
     def note(self, body: bytes) -> None:
         """See Book."""
-        try:
-            self._append_after(self._space.check_note, body)
-        except AgentdError as error:
-            if not self._has_holes:
-                log.warning("the journal misses what has happened, until there is a checkpoint: %s", error.message)
-            self._has_holes = True
+        self._notes.add(body)
 
     def move(self, body: bytes) -> int:
         """See Book."""
         return self._append_after(self._space.check_moved, body)
+
+    def _append(self, body: bytes) -> int:
+        """Behind what was noted before."""
+        if not self._notes.write():
+            raise BlockingIOError(errno.EAGAIN, "a note waits for a sync")
+        return self._native.append(_TYPE, body)
 
     def _append_after(self, check: Callable[[int], None], body: bytes) -> int:
         if self.failed:
@@ -234,9 +236,10 @@ class Journal:
     def end_turn(self, now: float) -> None:
         """What the turn appended leaves, and what can be told is."""
         self._hub.receipts.journal.end_turn()
-        is_quiet = self._told >= self._native.tail and not (self._has_holes or self._space.is_restless)
-        if self.failed or is_quiet:
+        is_quiet = min(self._told, self._native.synced) >= self._native.tail and not self._notes
+        if self.failed or (is_quiet and not (self._notes.has_holes or self._space.is_restless)):
             return
+        self._notes.write()
         self._look_ahead()
         try:
             self._native.flush()
@@ -350,7 +353,7 @@ class Journal:
         native = self._native
         if self._space.has_moved or native.tail - self._checked > self._settings.checkpoint_bytes:
             return True
-        if not (self._has_holes or (self._space.is_short and native.tail > self._checked)):
+        if not (self._notes.has_holes or (self._space.is_short and native.tail > self._checked)):
             return False
         now = time.monotonic()
         if now < self._next_try:
@@ -367,7 +370,7 @@ class Journal:
 
     def _collect(self) -> None:
         position = self._native.tail
-        self._has_holes = False
+        self._notes.has_holes = False
         found = checkpoint.collect(self._hub, position)
         lowest = min([position, *(placed.position for placed in (*found.mail, *found.dead))])
         self._waiting = (position, lowest, checkpoint.encode(found))
@@ -393,13 +396,13 @@ class Journal:
             self._space.disk.changed()
             self._space.has_moved = self._space.has_moved and retired > 0  # there may be more that is worth it
         else:
-            self._has_holes = True  # the old one has not what this one has
+            self._notes.has_holes = True  # the old one has not what this one has
             self._space.has_moved = False
             log.warning("no checkpoint of the journal, the next start takes longer: %s", error)
             if not isinstance(error, OSError) or error.errno not in (*FULL, *_PASSING):
                 self._fail(error if isinstance(error, OSError) else OSError(errno.EIO, repr(error)))
                 return
-        if self._space.has_moved or self._has_holes or self._space.is_short:
+        if self._space.has_moved or self._notes.has_holes or self._space.is_short:
             self._again()
 
     # The end.
@@ -415,6 +418,8 @@ class Journal:
                 raise OSError(errno.EIO, f"what was not stored by then is lost: {self.failed}", str(self._directory))
             try:
                 self._tell(self._sync_here(), now)
+                if self._notes and self._notes.write():
+                    self._sync_here()
             except OSError as error:
                 self._fail(error)
                 raise OSError(
