@@ -38,14 +38,15 @@ class Stepping(Daemon):
 
     def die_at(self, step: str, hit: int = 1, log: Path | None = None) -> None:
         """From the next start on. No step: it lives, and tells its steps."""
-        command, env = self._whole
-        self.command = [*command[:2], str(Path(__file__).with_name("stepping_daemon.py"))]
-        self.env = env | {
-            "LD_PRELOAD": str(self._library),
-            "STEPS_LAST": step,
-            "STEPS_HIT": str(hit),
-            "STEPS_LOG": str(log or ""),
-        }
+        self.command = [*self._whole[0][:2], str(Path(__file__).with_name("stepping_daemon.py"))]
+        self._preload(STEPS_LAST=step, STEPS_HIT=str(hit), STEPS_LOG=str(log or ""))
+
+    def fail_with(self, error: int, flag: Path) -> None:
+        """From the next start on, whatever takes more of the disk fails while that file is there."""
+        self._preload(STEPS_ERROR=str(error), STEPS_FLAG=str(flag))
+
+    def _preload(self, **steps: str) -> None:
+        self.env = self._whole[1] | {"LD_PRELOAD": str(self._library)} | steps
 
     def live(self) -> None:
         """From the next start on."""

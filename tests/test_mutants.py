@@ -506,6 +506,27 @@ MUTANTS = [
         CHECKPOINT_ORDER,
     ),
     Mutant(
+        "nothing is held for checkpoints",
+        DISK,
+        "        _keep_back(self._directory, 0)\n",
+        "        pass\n",
+        "test_disk_quota.py::test_a_checkpoint_has_room_on_a_full_disk",
+    ),
+    Mutant(
+        "what is held for checkpoints is not given up for one",
+        DISK,
+        "for going in ([RESERVE], [",
+        "for going in ([",
+        "test_disk_quota.py::test_a_checkpoint_has_room_on_a_full_disk",
+    ),
+    Mutant(
+        "a quota that is used up breaks the journal",
+        DISK,
+        "(errno.ENOSPC, errno.EDQUOT)",
+        "(errno.ENOSPC,)",
+        "test_disk_quota.py::test_a_quota_that_is_used_up_is_a_full_disk",
+    ),
+    Mutant(
         "a note is lost while the disk is behind",
         NOTES,
         "            except Busy:\n                return False\n",

@@ -103,6 +103,9 @@ def stale_files(patient: Patient) -> Iterator[Finding]:
         for path in _leftovers(patient.state_dir, "*.tmp"):
             found = True
             yield _removable(patient, path, "half written by a daemon that is gone")
+    if aside := _leftovers(patient.state_dir / "journal", "*broken*"):
+        found = True
+        yield _set_aside(aside)
     for name in counters.stale(patient.uid):
         found = True
         own = name == counters.name_of(patient.runtime_dir, patient.uid)
@@ -115,6 +118,15 @@ def stale_files(patient: Patient) -> Iterator[Finding]:
         )
     if not found:
         yield Finding("stale files", OK, "none")
+
+
+def _set_aside(paths: list[Path]) -> Finding:
+    """Nothing needs them, but only people can know that they do not either."""
+    takes = show.size(sum(path.lstat().st_size for path in paths))
+    where, files = paths[0].parent, show.count(len(paths), "file")
+    names = " ".join(path.name for path in paths[:3]) + (" …" if len(paths) > 3 else "")
+    what = f"{where} has {files} of what was found damaged, or was never synced: {names}, {takes}"
+    return Finding("stale files", NOTICE, what, f"Look at what went wrong, then: rm {where}/*broken*")
 
 
 def _dead_sockets(patient: Patient) -> list[Path]:

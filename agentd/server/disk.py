@@ -33,6 +33,9 @@ _FAILED_FOR_S: Final = 0.5
 #: Counts for nothing: what recovery has set aside is for people to remove.
 _SET_ASIDE: Final = "broken"
 _SPARE: Final = "spare-"
+#: What recovery has cut off the end, its position in the name; so many of these are left.
+_CUT_OFF: Final = "broken-"
+_MOST_CUT_OFF: Final = 8
 
 
 class Room(NamedTuple):
@@ -135,6 +138,15 @@ class Disk:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 30):.1f} GiB" if size_bytes >= 1 << 30 else f"{size_bytes / (1 << 20):.1f} MiB"
+
+
+def drop_old_cuts(directory: Path) -> list[str]:
+    """The names of copies of what recovery has cut off that are gone now: the oldest of many. A daemon that is killed
+    again and again would fill the disk with them."""
+    names = sorted(name for name in os.listdir(directory) if name.startswith(_CUT_OFF))[:-_MOST_CUT_OFF]
+    for name in names:
+        (directory / name).unlink(missing_ok=True)
+    return names
 
 
 # The checkpoint, which must find room on a full disk: it is what makes room.

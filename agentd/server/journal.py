@@ -27,7 +27,7 @@ from agentd.host.directories import prepare_directory
 from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
 from agentd.server import syncing
-from agentd.server.disk import FULL, sync_directory, write_checkpoint
+from agentd.server.disk import FULL, drop_old_cuts, sync_directory, write_checkpoint
 from agentd.server.notes import Notes
 from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
@@ -97,6 +97,8 @@ class Journal:
             self._native = _native.Journal(str(self._directory), self._settings.segment_bytes, start, self._report)
         except OSError as error:
             raise OSError(error.errno, f"the journal can't be opened: {error.strerror}", str(self._directory)) from None
+        if dropped := drop_old_cuts(self._directory):
+            log.warning("removed the oldest copies of ends that were never synced: %s", ", ".join(dropped))
         recovered = checkpoint.recover(data, self._kept_at, self._records(start), self._native.expect)
         checkpoint.restore(hub, recovered, now)
         self._told = self._checked = self._native.tail

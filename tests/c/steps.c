@@ -1,9 +1,11 @@
 /*
- * A library to preload: the process dies of SIGKILL at a step, the Nth time that it comes there, or writes down its
- * steps. A step is a system call on a file of the journal, or what the process itself names. See ../steps.py.
+ * A library to preload: the process dies of SIGKILL at a step, the Nth time that it comes there, writes down its steps,
+ * or is refused more of the disk. A step is a system call on a file of the journal, or what the process itself names.
+ * See ../steps.py.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -105,6 +107,24 @@ static int is_half(const char *call, const char *what)
     return is_last(step);
 }
 
+/*
+ * 0, or the errno that STEPS_ERROR has, of a call that takes more of the disk, while the file that STEPS_FLAG names is
+ * there: as where a quota is used up.
+ */
+static int refused(const char *what)
+{
+    const char *flag = getenv("STEPS_FLAG"), *error = getenv("STEPS_ERROR");
+
+    return what && flag && error && access(flag, F_OK) == 0 ? (int)strtol(error, NULL, 10) : 0;
+}
+
+static int fails(int error)
+{
+    if (error)
+        errno = error;
+    return error;
+}
+
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 ssize_t write(int fd, const void *bytes, size_t size)
@@ -112,6 +132,8 @@ ssize_t write(int fd, const void *bytes, size_t size)
     const char *what = part_at(fd, NULL);
 
     at("write", what);
+    if (fails(refused(what)))
+        return -1;
     if (is_half("write", what)) {
         REAL(write)(fd, bytes, size / 2);
         kill(getpid(), SIGKILL);
@@ -124,6 +146,8 @@ ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t offset)
     const char *what = part_at(fd, NULL);
 
     at("pwrite64", what);
+    if (what && strcmp(what, "preparing") == 0 && fails(refused(what)))
+        return -1;
     if (is_half("pwrite64", what)) {
         REAL(pwrite64)(fd, bytes, size / 2, offset);
         kill(getpid(), SIGKILL);
@@ -175,12 +199,16 @@ int unlinkat(int fd, const char *path, int flags)
 
 int posix_fallocate64(int fd, off64_t offset, off64_t bytes)
 {
-    at("allocate", part_at(fd, NULL));
-    return REAL(posix_fallocate64)(fd, offset, bytes);
+    const char *what = part_at(fd, NULL);
+
+    at("allocate", what);
+    return refused(what) ? refused(what) : REAL(posix_fallocate64)(fd, offset, bytes);
 }
 
 int fallocate64(int fd, int mode, off64_t offset, off64_t bytes)
 {
-    at("allocate", part_at(fd, NULL));
-    return REAL(fallocate64)(fd, mode, offset, bytes);
+    const char *what = part_at(fd, NULL);
+
+    at("allocate", what);
+    return fails(refused(what)) ? -1 : REAL(fallocate64)(fd, mode, offset, bytes);
 }
