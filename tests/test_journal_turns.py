@@ -209,7 +209,10 @@ async def test_an_ack_waits_for_a_slow_disk_and_nothing_is_stored_before_it(
     assert not place.journal._notes
     place.send()
     place.end_turn()
-    shutil.copytree(place.directory, tmp_path / "copy" / "journal")  # as a kill would leave it
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "journal").mkdir(mode=0o700)  # as a kill would leave it, had there been no checkpoint
+    for segment in place.directory.glob("*.segment"):
+        shutil.copy(segment, tmp_path / "copy" / "journal")
     again = World()
     copy = Journal(JournalSettings(segment_bytes=SEGMENT_BYTES), tmp_path / "copy")
     copy.restore(again.hub, again.now)

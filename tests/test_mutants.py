@@ -506,6 +506,13 @@ MUTANTS = [
         CHECKPOINT_ORDER,
     ),
     Mutant(
+        "the checksum of a checkpoint is not asked",
+        "checkpoint.py",
+        ' or data[len(MAGIC) : start] != crc32c(packed).to_bytes(4, "little")',
+        "",
+        "test_checkpoint.py::test_a_file_that_was_cut_short_or_changed_is_refused_whole",
+    ),
+    Mutant(
         "nothing is held for checkpoints",
         DISK,
         "        _keep_back(self._directory, 0)\n",
