@@ -12,6 +12,7 @@ from agentd.host.config import (
     Config,
     DeadLimits,
     InboxLimits,
+    JournalSettings,
     MessageLimits,
     RateLimits,
     TopicLimits,
@@ -43,7 +44,7 @@ FIRST_ID = 1 << 32
 WALL_OFFSET = 1_700_000_000.0
 
 
-def config(**limits: float) -> Config:
+def config(**limits: float | str) -> Config:
     """Small limits where a test needs them: `max_attempts=2`. A name that two sections have is `inbox__max_bytes`."""
     sections: dict[str, Any] = {
         "message": MessageLimits,
@@ -53,8 +54,9 @@ def config(**limits: float) -> Config:
         "trace": TraceLimits,
         "dead": DeadLimits,
         "topics": TopicLimits,
+        "journal": JournalSettings,
     }
-    chosen: dict[str, dict[str, float]] = {section: {} for section in sections}
+    chosen: dict[str, dict[str, float | str]] = {section: {} for section in sections}
     for name, value in limits.items():
         section, _, field = name.rpartition("__")
         owners = [section] if section else [s for s, kind in sections.items() if name in kind.__struct_fields__]
@@ -133,7 +135,7 @@ class FakeSession(Session):
 class World:
     """A hub, and the time it is told."""
 
-    def __init__(self, **limits: float) -> None:
+    def __init__(self, **limits: float | str) -> None:
         journal = limits.pop("journal", False)  # whether anything outlives this hub
         self.config = config(**limits)
         self.now = 1000.0

@@ -69,7 +69,7 @@ class Scene:
         self.died: set[int] = set()  # ids of dead letters
         self.dying: set[int] = set()  # perhaps not written down
         self.daemon.config(
-            journal={"segment_bytes": 1 << 20, "checkpoint_bytes": 300_000, "io_uring": False},
+            journal={"segment_bytes": 1 << 20, "checkpoint_bytes": 300_000, "io_uring": False, "history_bytes": 0},
             rate={"messages_per_s": 0},
             inbox={"max_bytes": 1 << 29},
         )

@@ -151,7 +151,7 @@ def test_mail_sent_in_one_breath_is_stored_up_to_where_it_is_refused(narrow: Dae
         while len(stored) + len(refused) < len(sends):
             answer: Accepted | Error = me.until((Accepted, Error))  # type: ignore[arg-type]
             if isinstance(answer, Error):
-                assert answer.code == "disk_full"
+                assert answer.code in ("disk_full", "busy"), "the disk may be slower than one breath"
                 refused.add(answer.cid - 1000)
             else:
                 stored |= set(range(answer.cid - 1000, answer.cid - 1000 + answer.count))

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 #: A backup begins anew when what it needs goes meanwhile.
 _TRIES: Final = 20
 _COPIED_BYTES: Final = 1 << 20
-#: What a segment begins with, before its first record.
-_HEADER_BYTES: Final = 4096
 
 
 class BackupFailed(AgentdError):
@@ -73,6 +71,8 @@ def _copy_all(place: str, target: str) -> tuple[int, int, int] | None:
     The checkpoint is read first, so all that it needs is there or is missed. Of the last segment only what was there
     at one moment is copied: else a record could come without one before it.
     """
+    from agentd.wire.journal import FIRST_RECORD
+
     checkpoint = _read(place, "checkpoint")
     needed = _needed(checkpoint)
     segments = [one for one in look_at(place, []) if one["segment"] >= needed >> 32]
@@ -81,7 +81,7 @@ def _copy_all(place: str, target: str) -> tuple[int, int, int] | None:
     records = size_bytes = 0
     for one in segments:
         name = f"{one['segment']:016x}.segment"
-        end = max(one["end"] & 0xFFFFFFFF, _HEADER_BYTES) if one is segments[-1] else one["file_bytes"]
+        end = max(one["end"] & 0xFFFFFFFF, FIRST_RECORD) if one is segments[-1] else one["file_bytes"]
         if not _copy(os.path.join(place, name), os.path.join(target, name), end, one["file_bytes"]):
             return None
         records += one["records"]

@@ -137,12 +137,15 @@ class HighSettings(Section, frozen=True):
 
 
 class JournalSettings(Section, frozen=True):
-    """[journal]: what is kept on disk. Past max_bytes and min_free_bytes: disk_full."""
+    """[journal]: what is kept on disk. Past max_bytes and min_free_bytes: disk_full, once history has given way."""
 
     level: Literal["mapped", "synced"] = "synced"  # when a message is called stored: the kernel has it, or the disk
     segment_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 31, multiple_of=1 << 16)] = 64 << 20  # a file's
     checkpoint_bytes: Bytes = 64 << 20  # so much is read at a start, at most
     io_uring: bool = True  # False: a thread syncs
+    history: Literal["kept", "all"] = "kept"  # all: what is said on NORMAL is recorded too, though nothing needs it
+    history_s: Seconds = 7 * 86400.0  # what nothing needs any more stays for that long, for `agentctl history`,
+    history_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 256 << 20  # as far as its files are no larger than that
     max_bytes: Bytes = 4 << 30  # of all its files; at least four segments
     min_free_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 256 << 20  # of its file system, left to others
 

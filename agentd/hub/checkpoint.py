@@ -21,7 +21,7 @@ from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, STORE
 from agentd.wire.errors import BadRequest
 from agentd.wire.messages import Transition
 from agentd.wire.names import ANONYMOUS, check_name
-from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Passed, Record
+from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Passed, Record, Recording
 
 FORMAT: Final = 2
 MAGIC: Final = b"agentdK2"
@@ -95,8 +95,20 @@ def collect(hub: Hub, position: int) -> Checkpoint:
     )
 
 
+def counted(hub: Hub) -> str:
+    """How much that is, for people."""
+    named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
+    mail, dead = sum(agent.count for agent in named), sum(len(agent.dead) for agent in named)
+    return f"{len(named)} names, {mail} messages, {dead} dead letters"
+
+
 def _keys(agent: Agent, offset: float) -> list[KnownKey]:
     return [KnownKey(key, use.id, use.at + offset, *use[2:]) for key, use in agent.keys.items()]
+
+
+def needed(checkpoint: Checkpoint) -> int:
+    """The first position that a start with it reads."""
+    return min([checkpoint.position, *(placed.position for placed in (*checkpoint.mail, *checkpoint.dead))])
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -168,6 +180,8 @@ class Recovered:
                 self._changed(record, None, is_dead=True)
             case Passed():
                 self.next_id = max(self.next_id, record.message.id + 1)
+            case Recording():
+                pass
             case Named():
                 self.names.setdefault(record.name, KnownName(record.name, record.at))
             case Forgotten():

@@ -41,8 +41,7 @@ class DeadLetters:
         self._let_go(entry, now)
 
     def _let_go(self, entry: Entry, now: float) -> None:
-        if entry.position:
-            self._receipts.journal.ended(entry)
+        self._receipts.journal.ended(entry)
         entry.message.body = b""
         self._receipts.retain(entry.agent.ended, [entry], now)
 

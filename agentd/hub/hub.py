@@ -31,6 +31,7 @@ class Hub:
         self.config = config
         self.deadlines = Deadlines()
         self.receipts = Receipts(config.trace, self.deadlines, first_id)
+        self.receipts.journal.is_all_recorded = config.journal.history == "all"
         self.agents = Agents(config.agents, self.deadlines, self.receipts)
         self.requests = Requests(self.deadlines)
         self.dead = DeadLetters(config.dead, self.receipts)

@@ -139,7 +139,6 @@ class Inboxes(Room):
         delivered, acked = (DELIVERED, now, name, ""), (ACKED, now, name, "")
         count = 0
         done: list[Entry] = []
-        kept: list[int] = []  # of them the journal has to know
         undelivered = freed = run = 0
         mark: tuple[State, float, str, str] | None = None
         refusal: NoSuchMessage | None = None
@@ -174,8 +173,6 @@ class Inboxes(Room):
                 undelivered += 1
             entry.trail.append(acked)
             entry.message.body = b""
-            if entry.position:
-                kept.append(id)
             freed += entry.size_bytes
             done.append(entry)
         if done:
@@ -191,8 +188,7 @@ class Inboxes(Room):
             tally.delivered += undelivered
             tally.acked += len(done)
             self._receipts.retain(agent.ended, done, now)
-            if kept:
-                self.journal.acked(kept, now)
+            self.journal.acked(done, now)
         if full:
             self.pump(session.agent)
         if refusal is not None:

@@ -75,6 +75,7 @@ class Plain:
         provenance, at = session.provenance, now + receipts.wall_offset
         id = first_id = receipts.next_id
         first_cid, step = cid, 1 if cid else 0  # one answer for all: their numbers must be in a row
+        is_passed = not kept and self._journal.is_all_recorded
         used = 0
         messages: list[Message] = []
         kept_ones: list[Entry] = []
@@ -90,6 +91,8 @@ class Plain:
             entry = Entry(message, agent, size, ACCEPTED, [mark], taker)
             if kept and not self._keep(entry, story, kept_ones):
                 break
+            if is_passed:
+                self._journal.passed(entry)
             used += size
             entries[id] = places[id] = entry
             messages.append(message)

@@ -217,11 +217,10 @@ class Receipts:
             self._tell(entry, now, note)
         if self.tap is not None:
             self.tap(state, entry, now, who, note)
-        if entry.position and state is not DEAD:
-            if state is ACKED:
-                self.journal.acked([entry.message.id], now)
-            else:
-                self.journal.ended(entry)
+        if state is ACKED:
+            self.journal.acked([entry], now)
+        elif state is not DEAD:
+            self.journal.ended(entry)
         if state is not DEAD:
             entry.message.body = b""
         tally = entry.agent.tally

@@ -116,6 +116,8 @@ class Router:
             self._inboxes.check_room(agent, entry.size_bytes, now)
             if entry.due or _to_be_kept(agent, options):
                 self._receipts.journal.keep(entry, options.key, fresh=True)
+            else:
+                self._receipts.journal.passed(entry)
         except AgentdError:
             if not known:
                 self._agents.forget(verb.to)
@@ -153,6 +155,7 @@ class Router:
         entry = self._entry(session, agent, verb.content, verb.body, details, now)
         self._inboxes.check_room(agent, entry.size_bytes, now)
         self._admit(session, entry)
+        self._receipts.journal.passed(entry)
         self._requests.open(entry, session, verb.cid, now + verb.timeout)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
@@ -202,6 +205,8 @@ class Router:
         is_kept = options.durable or options.priority is LOW or (asked is None and not agent.takers)
         if is_kept and not agent.unnamed:  # who waits for it has it at once; what is left behind is kept then
             self._receipts.journal.keep(entry)
+        else:
+            self._receipts.journal.passed(entry)
         self._admit(session, entry)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
@@ -235,6 +240,7 @@ class Router:
         details.topic = topic
         entry = self._entry(session, session.agent, verb.content, verb.body, details, now)
         self._admit(session, entry)
+        self._receipts.journal.passed(entry)
         reached, refused = self._topics.publish(entry, now)
         if verb.cid:
             at = entry.message.sent_at

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import State, Transition
-from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Record, encode_record
+from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Passed, Record, encode_record
 
 if TYPE_CHECKING:
     from agentd.hub.receipts import Entry, Receipts
@@ -37,6 +37,9 @@ class Book(Protocol):
     def move(self, body: bytes) -> int:
         """The position of a record that is there already, elsewhere: it has less room than acks have."""
 
+    def record(self, body: bytes) -> None:
+        """For history alone: where there is no room for it, it is missing there, and that is counted."""
+
     def left_out(self, count: int, why: AgentdError) -> None:
         """So many messages that should outlive this process are in memory alone."""
 
@@ -48,8 +51,10 @@ class Stored:
         self._receipts = receipts
         self.book: Book | None = None  # None: nothing outlives this process
         self._pending: deque[tuple[list[Entry], Session | None, int]] = deque()  # in the order of their records
+        self.is_all_recorded = False  # also what is not kept, for history
         self._acked: list[int] = []
-        self._acked_at = 0.0
+        self._passed: dict[State, list[int]] = {}  # how those ended of which nothing is kept
+        self._ended_at = 0.0
 
     def statistics(self) -> dict[str, int]:
         """How much there is of what, now."""
@@ -101,14 +106,33 @@ class Stored:
         if why is not None and self.book is not None:
             self.book.left_out(left_out, why)
 
-    def acked(self, ids: list[int], now: float) -> None:
+    def acked(self, entries: list[Entry], now: float) -> None:
         """These are done. Many are in one turn: they share a record."""
-        self._acked += ids
-        self._acked_at = now
+        kept = [entry.message.id for entry in entries if entry.position]
+        self._acked += kept
+        self._ended_at = now
+        if self.is_all_recorded and len(kept) < len(entries):
+            self.passed_end([entry.message.id for entry in entries if not entry.position], State.ACKED, now)
 
     def ended(self, entry: Entry) -> None:
         """It is over, without an ack."""
-        self._note(Ended([entry.message.id], self.story(entry)[-1]))
+        if entry.position:
+            self._note(Ended([entry.message.id], self.story(entry)[-1]))
+        elif self.is_all_recorded and self.book is not None:
+            self.book.record(encode_record(Ended([entry.message.id], self.story(entry)[-1])))
+
+    # What is not kept: for history, where all is recorded.
+
+    def passed(self, entry: Entry) -> None:
+        """It was accepted."""
+        if self.is_all_recorded and self.book is not None:
+            self.book.record(encode_record(Passed(entry.to, entry.message, self.story(entry))))
+
+    def passed_end(self, ids: list[int], state: State, now: float) -> None:
+        """That is how these ended, in one turn."""
+        if self.is_all_recorded:
+            self._passed.setdefault(state, []).extend(ids)
+            self._ended_at = now
 
     def moved(self, entry: Entry) -> None:
         """It waits, or is held, as its entry says now: the journal has to know where it has the message."""
@@ -146,10 +170,16 @@ class Stored:
 
     def end_turn(self) -> None:
         """What was gathered becomes a record."""
+        at = self._ended_at + self._receipts.wall_offset
         if self._acked:
             ids, self._acked = self._acked, []
             if self.book is not None:
-                self.book.note(encode_record(Acked(ids, self._acked_at + self._receipts.wall_offset)))
+                self.book.note(encode_record(Acked(ids, at)))
+        if self._passed:
+            passed, self._passed = self._passed, {}
+            if self.book is not None:
+                for state, ids in passed.items():
+                    self.book.record(encode_record(Ended(ids, Transition(state, at, ""))))
 
     def failed(self, error: AgentdError) -> None:
         """Nobody will be told any more that something is stored: whoever waits for that is told why."""

@@ -175,6 +175,7 @@ class Topics:
         if any(state is DELIVERED for state, _, _, _ in entry.trail):
             entry.state = DELIVERED
             self._receipts.counts.delivered += 1
+            self._receipts.journal.passed_end([entry.message.id], DELIVERED, now)
             entry.message.body = b""
             self._receipts.retain(entry.agent.ended, [entry], now)
         else:

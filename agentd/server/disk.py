@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from agentd.host.config import JournalSettings
-from agentd.wire.errors import ConfigError
+from agentd.hub import checkpoint
+from agentd.wire.errors import BadRequest, ConfigError
+
+log = logging.getLogger(__name__)
 
 #: What says that there is no room.
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -76,6 +81,7 @@ class Disk:
         self._room_until = 0.0
         self._failure = ""
         self._failed_until = 0.0
+        self.give_way: Callable[[], bool] = lambda: False  # whether a segment went that nothing needs
         least = LEAST_SEGMENTS * settings.segment_bytes
         if settings.max_bytes < least:
             raise ConfigError(
@@ -119,7 +125,13 @@ class Disk:
         self._room = None
 
     def against_mail(self, segments: int = 1) -> str:
-        """Which limit forbids so many more segments for mail, or nothing."""
+        """Which limit forbids so many more segments for mail, once all that nothing needs has gone; or nothing."""
+        while (limit := self.limit_on_mail(segments)) and self.give_way():
+            self.changed()
+        return limit
+
+    def limit_on_mail(self, segments: int = 1) -> str:
+        """Which limit forbids it now, or nothing."""
         room, needed = self.room(), segments * self._segment_bytes
         if room.used_bytes - room.spare_bytes + needed > self._max_bytes - self._segment_bytes:
             return f"the journal has {_size(room.used_bytes)}, and journal.max_bytes is {_size(self._max_bytes)}"
@@ -129,7 +141,12 @@ class Disk:
         return self._failure if time.monotonic() < self._failed_until else ""
 
     def against_notes(self) -> str:
-        """The same for what nobody can be refused."""
+        """The same for one more for what nobody can be refused."""
+        while (limit := self._limit_on_notes()) and self.give_way():
+            self.changed()
+        return limit
+
+    def _limit_on_notes(self) -> str:
         room = self.room()
         if room.used_bytes - room.spare_bytes + self._segment_bytes > self._max_bytes:
             return f"the journal has {_size(room.used_bytes)}, and journal.max_bytes is {_size(self._max_bytes)}"
@@ -160,6 +177,21 @@ def _keep_back(directory: Path, size_bytes: int) -> None:
             os.posix_fallocate(fd, 0, max(size_bytes, _RESERVE_BYTES))
         finally:
             os.close(fd)
+
+
+def read_checkpoint(path: Path) -> tuple[bytes, checkpoint.Checkpoint] | tuple[None, None]:
+    """Its bytes and what they say; nothing where there is none, or none that can be read: that is set aside."""
+    try:
+        data = path.read_bytes()
+        return data, checkpoint.decode(data)
+    except FileNotFoundError:
+        return None, None
+    except BadRequest as error:
+        aside = path.with_suffix(".broken")
+        path.rename(aside)
+        why = str(error).partition("\n")[0]
+        log.error("%s can't be read (%s): set aside as %s; the whole journal is read instead", path, why, aside)
+        return None, None
 
 
 def write_checkpoint(path: Path, data: bytes) -> None:

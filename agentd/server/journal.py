@@ -27,7 +27,9 @@ from agentd.host.directories import prepare_directory
 from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
 from agentd.server import syncing
-from agentd.server.disk import FULL, drop_old_cuts, sync_directory, write_checkpoint
+from agentd.server.ahead import PASSING, Ahead
+from agentd.server.disk import FULL, drop_old_cuts, read_checkpoint, sync_directory, write_checkpoint
+from agentd.server.history import History
 from agentd.server.notes import Notes
 from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
@@ -42,10 +44,11 @@ CHECKPOINT: Final = "checkpoint"
 #: The one type of record: what it is, its body says.
 _TYPE: Final = 1
 _AT_A_TIME: Final = 1000
-#: What passes without anybody doing something about the disk.
-_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: So long until a checkpoint is tried again that found no room, or made none.
 _TRY_AGAIN_S: Final = 0.5
+#: What nobody waits for is synced after that long, or once there is that much of it.
+_LAZY_S: Final = 1.0
+_LAZY_BYTES: Final = 1 << 20
 
 
 class Journal:
@@ -62,11 +65,15 @@ class Journal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._syncing: Syncing | None = None  # once there is a loop
         self._is_syncing = False
-        self._is_preparing = self._is_checking = False
+        self._is_checking = False
         self._told = 0  # up to where senders were told
         self._checked = 0  # what the latest checkpoint covers
         self._notes = Notes(lambda body: self._append_after(self._space.check_note, body))
         self._space = Space(settings, self._directory)
+        self._ahead = Ahead(settings, self._directory, self._space.disk, self._do, self._fail)
+        self._history = History(settings, self._directory, self._space, _TYPE, self._fail)
+        self._wanted = 0  # what lies before it is to be synced at once
+        self._lazy: asyncio.TimerHandle | None = None
         self._next_try = 0.0
         self._retry: asyncio.TimerHandle | None = None
         self.failed = ""  # why nothing is kept any more
@@ -91,8 +98,8 @@ class Journal:
         self._hub = hub
         prepare_directory(self._directory)
         sync_directory(self._directory.parent)  # or a power cut takes all of it
-        data = self._read_checkpoint()
-        start = checkpoint.decode(data).position if data is not None else 0
+        data, known = read_checkpoint(self._directory / CHECKPOINT)
+        start = 0 if known is None else known.position
         try:
             self._native = _native.Journal(str(self._directory), self._settings.segment_bytes, start, self._report)
         except OSError as error:
@@ -103,25 +110,11 @@ class Journal:
         checkpoint.restore(hub, recovered, now)
         self._told = self._checked = self._native.tail
         self._space.open(self._native, hub)
+        self._history.open(self._native, 0 if known is None else checkpoint.needed(known))
         hub.receipts.journal.book = self
         if recovered.missing:
             log.error("%d messages are lost: their records are damaged", recovered.missing)
-        log.info("took over %s", _counted(hub))
-
-    def _read_checkpoint(self) -> bytes | None:
-        path = self._directory / CHECKPOINT
-        try:
-            data = path.read_bytes()
-            checkpoint.decode(data)
-        except FileNotFoundError:
-            return None
-        except BadRequest as error:
-            aside = path.with_suffix(".broken")
-            path.rename(aside)
-            why = str(error).partition("\n")[0]
-            log.error("%s can't be read (%s): set aside as %s; the whole journal is read instead", path, why, aside)
-            return None
-        return data
+        log.info("took over %s", checkpoint.counted(hub))
 
     def _report(self, what: str, position: int, size_bytes: int) -> None:
         log.error("the journal is damaged at %#x: %s, %d bytes", position, what, size_bytes)
@@ -153,6 +146,7 @@ class Journal:
         """From now on there is a loop; `after(now)` is called when senders were told something outside their turn."""
         self._loop, self._clock, self._after = loop, clock, after
         self._syncing = syncing.make(loop, self._threads, self._settings.io_uring)
+        self._history.serve(loop)
         self._look_ahead()
 
     # What the hub says.
@@ -162,20 +156,27 @@ class Journal:
         if self.failed:
             raise self._failure()
         try:
-            self._space.check_mail(len(body), is_preparing=self._is_preparing)
+            self._space.check_mail(len(body), is_preparing=self._ahead.is_preparing)
             try:
-                return self._append(body)
+                position = self._append(body)
             except BlockingIOError:
                 if not wait:
                     raise
                 self._sync_here()
-                return self._append(body)
+                position = self._append(body)
         except OSError as error:
             raise self._refusal(error) from None
+        self._wanted = position + 1
+        return position
 
     def note(self, body: bytes) -> None:
         """See Book."""
         self._notes.add(body)
+
+    def record(self, body: bytes) -> None:
+        """See Book."""
+        if not self.failed:
+            self._history.record(body, is_preparing=self._ahead.is_preparing)
 
     def move(self, body: bytes) -> int:
         """See Book."""
@@ -198,6 +199,7 @@ class Journal:
             raise self._refusal(error) from None
         if self._native.next_number != number:
             self._space.note_rolled()
+        self._wanted = position + 1
         return position
 
     def left_out(self, count: int, why: AgentdError) -> None:
@@ -208,7 +210,7 @@ class Journal:
         if error.errno in FULL:
             self._space.disk.failed(error)
             return self._space.full(error.strerror or str(error))
-        if error.errno in _PASSING:
+        if error.errno in PASSING:
             return Busy(f"No segment can be opened: {error.strerror}", "Try again in a moment.", retry_after=0.5)
         if error.errno == errno.EAGAIN:
             return Busy("The disk is slower than what it has to keep", "Try again in a moment.", retry_after=0.05)
@@ -250,7 +252,17 @@ class Journal:
             return
         if self._settings.level == "mapped":
             self._tell(self._native.tail, now)
-        if not self._is_syncing and self._native.synced < self._native.tail:
+        unsynced = self._native.tail - self._native.synced
+        if self._is_syncing or not unsynced:
+            return
+        if self._native.synced < self._wanted or unsynced > _LAZY_BYTES or self._notes:
+            self._sync()
+        elif self._lazy is None and self._loop is not None:  # nobody waits for history
+            self._lazy = self._loop.call_later(_LAZY_S, self._sync_history)
+
+    def _sync_history(self) -> None:
+        self._lazy = None
+        if not self._is_syncing and not self.failed and self._native.synced < self._native.tail:
             self._sync()
 
     def _tell(self, position: int, now: float) -> None:
@@ -313,7 +325,7 @@ class Journal:
         if self._loop is None or self.failed:
             return
         try:
-            self._prepare()
+            self._ahead.prepare(self._native)
         except OSError as error:
             self._fail(error)
             return
@@ -327,29 +339,6 @@ class Journal:
             return
         self._collect()
         self._write_checkpoint()
-
-    def _prepare(self) -> None:
-        """Make the next segment before it is needed, if it may be."""
-        native = self._native
-        if self._loop is None or self._is_preparing or not native.needs_prepare or self._space.disk.against_mail():
-            return
-        self._is_preparing = True
-        what = (str(self._directory), native.id, native.next_number, self._settings.segment_bytes)
-        self._do(lambda: _native.prepare_segment(*what), self._prepared)
-
-    def _prepared(self, error: BaseException | None) -> None:
-        self._is_preparing = False
-        self._space.disk.changed()
-        if error is None:
-            return
-        if not isinstance(error, OSError):
-            error = OSError(errno.EIO, repr(error))
-        if error.errno in FULL:
-            self._space.disk.failed(error)
-        elif error.errno in _PASSING:
-            log.warning("the next segment of the journal could not be prepared: %s", error)
-        else:
-            self._fail(error)
 
     def _is_due(self) -> bool:
         native = self._native
@@ -374,8 +363,8 @@ class Journal:
         position = self._native.tail
         self._notes.has_holes = False
         found = checkpoint.collect(self._hub, position)
-        lowest = min([position, *(placed.position for placed in (*found.mail, *found.dead))])
-        self._waiting = (position, lowest, checkpoint.encode(found))
+        self._waiting = (position, checkpoint.needed(found), checkpoint.encode(found))
+        self._wanted = max(self._wanted, position)
 
     def _write_checkpoint(self) -> None:
         if self._waiting is None or self._native.synced < self._waiting[0] or self._loop is None:
@@ -390,18 +379,19 @@ class Journal:
         self._is_checking = False
         self._checked = position
         if error is None:
+            went_on = lowest >> 32 > self._history.needed >> 32
+            self._history.needed = lowest
             try:
-                retired = self._native.retire(lowest)
+                self._history.retire()
             except OSError as failure:
                 self._fail(failure)
                 return
-            self._space.disk.changed()
-            self._space.has_moved = self._space.has_moved and retired > 0  # there may be more that is worth it
+            self._space.has_moved = self._space.has_moved and went_on  # there may be more that is worth it
         else:
             self._notes.has_holes = True  # the old one has not what this one has
             self._space.has_moved = False
             log.warning("no checkpoint of the journal, the next start takes longer: %s", error)
-            if not isinstance(error, OSError) or error.errno not in (*FULL, *_PASSING):
+            if not isinstance(error, OSError) or error.errno not in (*FULL, *PASSING):
                 self._fail(error if isinstance(error, OSError) else OSError(errno.EIO, repr(error)))
                 return
         if self._space.has_moved or self._notes.has_holes or self._space.is_short:
@@ -413,8 +403,11 @@ class Journal:
         """The sessions have left: what they left behind is synced, and a checkpoint makes the next start short. An
         OSError where that fails; what was stored before is there all the same."""
         self._loop = None
+        if self._lazy is not None:
+            self._lazy.cancel()
         self._threads.shutdown()
         hub.receipts.journal.end_turn()
+        self._history.close()
         try:
             if self.failed:
                 raise OSError(errno.EIO, f"what was not stored by then is lost: {self.failed}", str(self._directory))
@@ -435,16 +428,11 @@ class Journal:
             except OSError as error:
                 why = f"{error.strerror}: no checkpoint was written, so the next start takes longer; nothing is lost"
                 raise OSError(error.errno, why, str(self._directory)) from None
-            self._native.retire(lowest)
-            log.info("kept %s", _counted(hub))
+            self._history.needed = lowest
+            self._history.retire()
+            log.info("kept %s", checkpoint.counted(hub))
         finally:
             if self._syncing is not None:
                 self._syncing.close()
             with suppress(OSError):  # one that failed says so once more
                 self._native.close()
-
-
-def _counted(hub: Hub) -> str:
-    named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
-    mail, dead = sum(agent.count for agent in named), sum(len(agent.dead) for agent in named)
-    return f"{len(named)} names, {mail} messages, {dead} dead letters"

@@ -69,6 +69,13 @@ class Space:
             self._refuse(self.disk.against_mail())
         self.is_short = False
 
+    def has_room(self, size_bytes: int, *, is_preparing: bool) -> bool:
+        """Whether there is room that mail can do without. OSError as above."""
+        native = self._native
+        if native.room >= size_bytes + self.disk.kept_back_bytes:
+            return not self._mail_waits or not self.disk.against_mail(0)
+        return not native.needs_prepare or is_preparing or not self.disk.against_mail()
+
     def check_note(self, size_bytes: int, kept_back_bytes: int = 0) -> None:
         """The same for what needs to leave no more than that."""
         if self._native.room < size_bytes + _OVERHEAD_BYTES + kept_back_bytes and self._native.needs_prepare:
@@ -109,7 +116,7 @@ class Space:
     def view(self) -> DiskView | None:
         """As it is now; None where that can't be seen."""
         try:
-            room, full = self.disk.room(), self.disk.against_mail()
+            room, full = self.disk.room(), self.disk.limit_on_mail()
         except OSError:
             return None
         holder = self._find_holder()

@@ -11,6 +11,8 @@ from agentd._native import crc32c
 
 #: A position is the segment's number, and behind it so many bits of where in its file.
 OFFSET_BITS: Final = 32
+#: Where the first record of a segment lies.
+FIRST_RECORD: Final = 4096
 
 _MOST_OFFSET: Final = (1 << OFFSET_BITS) - 1
 

@@ -76,7 +76,14 @@ class Forgotten(Struct, array_like=True, tag=7):
     name: str
 
 
-Record = Kept | Acked | Ended | Moved | Died | Passed | Named | Forgotten
+class Recording(Struct, array_like=True, tag=13):
+    """From here on everything on NORMAL is recorded; before it, so many messages were not, for want of room."""
+
+    at: float
+    missed: int = 0
+
+
+Record = Kept | Acked | Ended | Moved | Died | Passed | Named | Forgotten | Recording
 
 encode_record: Final = msgpack.Encoder().encode
 _decode: Final = msgpack.Decoder(Record).decode

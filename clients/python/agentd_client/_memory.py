@@ -141,6 +141,8 @@ class MemoryJournal(Journal):
         """See Book."""
         self._written.append(body)
 
+    record = note
+
     def end_turn(self, now: float) -> None:
         """Everything is stored at once."""
         journal = self._hub.receipts.journal
