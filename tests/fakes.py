@@ -35,6 +35,8 @@ from agentd.wire.messages import (
     Request,
     Send,
     State,
+    Subscribe,
+    Subscribed,
 )
 from agentd_client._memory import MemoryJournal
 
@@ -199,36 +201,41 @@ class World:
         """What the publisher was told."""
         cid, chosen = session.next_cid(), Options(**options) if options else None
         self.hub.router.publish(session, Publish(cid, topic, Content.BYTES, body, chosen), self.now)
+        self.end_turn()
         (receipt,) = [receipt for receipt in session.told(Receipt) if receipt.cid == cid]
         return receipt
 
-    def subscribe(self, session: FakeSession, pattern: str) -> int:
+    def subscribe(self, session: FakeSession, pattern: str, name: str | None = None, window: int = 0) -> int:
         """The number of the subscription."""
-        return self.hub.topics.subscribe(session, pattern, "new", None).number
+        cid = session.next_cid()
+        self.hub.subscribe(session, Subscribe(cid, pattern, "new", name, window), self.now)
+        self.end_turn()
+        (subscribed,) = [subscribed for subscribed in session.told(Subscribed) if subscribed.cid == cid]
+        return subscribed.subscription
 
     def delivered(self, session: FakeSession, *ids: int) -> None:
         """The library handed these to its application."""
-        self.hub.inboxes.delivered(session, list(ids), self.now)
+        self.hub.durables.delivered(session, list(ids), self.now)
 
     def ack(self, session: FakeSession, *ids: int) -> int:
         """Done with these."""
-        return self.hub.inboxes.ack(session, list(ids), self.now)
+        return self.hub.durables.ack(session, list(ids), self.now)
 
     def nack(self, session: FakeSession, id: int, reason: str = "", after_s: float = 0.0) -> None:
         """Not now."""
-        self.hub.inboxes.nack(session, id, reason, after_s, self.now)
+        self.hub.inboxes.nack(self.hub.durables.taker(session, id), id, reason, after_s, self.now)
 
     def reject(self, session: FakeSession, id: int, reason: str = "") -> None:
         """Never."""
-        self.hub.inboxes.reject(session, id, reason, self.now)
+        self.hub.inboxes.reject(self.hub.durables.taker(session, id), id, reason, self.now)
 
     def give_back(self, session: FakeSession, *ids: int) -> None:
         """Not wanted after all."""
-        self.hub.inboxes.give_back(session, list(ids), self.now)
+        self.hub.durables.give_back(session, list(ids), self.now)
 
     def hold(self, session: FakeSession, id: int, hold_s: float | None) -> None:
         """Still at it."""
-        self.hub.inboxes.working(session, id, hold_s, self.now)
+        self.hub.inboxes.working(self.hub.durables.taker(session, id), id, hold_s, self.now)
 
     def entry(self, id: int) -> Entry:
         """Where a message stands."""

@@ -15,6 +15,7 @@ from agentd.hub.deadlines import Deadline
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, ENDED, EXPIRED, STORED, TRANSITIONS, Entry, Retention
 from agentd.wire.messages import Answer, Error, Receipt, State
+from agentd.wire.names import SUBSCRIPTION
 
 MAX_TRAIL = 64
 
@@ -31,7 +32,7 @@ class Watch(NamedTuple):
 
 def ended(entry: Entry) -> bool:
     """Whether nothing more will become of it. For an event, `delivered` to its last subscription is the end."""
-    return entry.state in ENDED or (entry.topic is not None and entry.state is DELIVERED)
+    return entry.state in ENDED or (entry.is_event and entry.state is DELIVERED)
 
 
 def all_agents(hub: Hub) -> list[Agent]:
@@ -82,18 +83,19 @@ def _check_places(hub: Hub, agents: list[Agent]) -> None:
         if hub.receipts.journal.book is not None and not agent.unnamed and not agent.live:
             unkept = [entry for entry in (*agent.unfinished(), *agent.dead.values()) if not entry.position]
             assert not unkept, f"{agent.name} is absent, and the journal has nothing of {unkept}"
-    for session in hub.sessions:
-        for entry in session.held.values():
-            lies(entry, entry.state not in ENDED and entry.holder is session)
+    holders = {taker for session in hub.sessions for taker in (session, *session.cursors.values())}
+    for holder in holders:
+        for entry in holder.held.values():
+            lies(entry, entry.state not in ENDED and entry.holder is holder)
     for retention in _retentions(hub, agents):
         for entry in retention.entries:
             lies(entry, ended(entry) and entry.message.body == b"")
     for entry in hub.receipts.entries.values():
         if entry.outstanding:
-            lies(entry, entry.topic is not None and entry.state is ACCEPTED)
+            lies(entry, entry.is_event and entry.state is ACCEPTED)
         assert places[entry.message.id] == 1, f"{entry} has {places[entry.message.id]} places"
         if entry.holder is not None:
-            assert entry.holder.held.get(entry.message.id) is entry and entry.holder in hub.sessions
+            assert entry.holder.held.get(entry.message.id) is entry and entry.holder in holders
 
 
 def _check_trail(entry: Entry, now: float) -> None:
@@ -101,7 +103,7 @@ def _check_trail(entry: Entry, now: float) -> None:
     times = [at for _, at, _, _ in entry.trail]
     assert times == sorted(times) and times[-1] <= now
     assert states[0] is ACCEPTED and len(states) <= MAX_TRAIL + 2
-    if entry.topic is not None:
+    if entry.is_event:
         assert states in ([ACCEPTED, EXPIRED], [ACCEPTED, *[DELIVERED] * (len(states) - 1)])
         return
     for before, after in pairwise(states):
@@ -111,7 +113,8 @@ def _check_trail(entry: Entry, now: float) -> None:
 
 def _check_agent(hub: Hub, agent: Agent) -> None:
     config = hub.config
-    held = [e for session in hub.sessions for e in session.held.values() if e.agent is agent]
+    holders = [taker for session in hub.sessions for taker in (session, *session.cursors.values())]
+    held = [e for holder in holders for e in holder.held.values() if e.agent is agent]
     mail = [*agent.waiting.values(), *agent.delayed.values(), *agent.detached.values(), *held]
     assert all(entry.agent is agent for entry in mail)
     assert agent.count == len(mail)
@@ -131,7 +134,8 @@ def _check_agent(hub: Hub, agent: Agent) -> None:
     assert len(agent.ended.entries) <= config.trace.max_messages
     assert agent.ended.armed or not agent.ended.entries
     assert len(agent.keys) <= config.agents.max_keys
-    assert set(agent.takers) <= set(agent.sessions) <= hub.sessions
+    if agent.source is None:
+        assert set(agent.takers) <= set(agent.sessions) <= hub.sessions
     assert len(agent.takers) < 2 or all(taker.shares for taker in agent.takers)
 
 
@@ -142,7 +146,9 @@ def _check_names(hub: Hub) -> None:
     for name, agent in by_name.items():
         assert agent.name == name
         assert agent.sessions or not agent.unnamed, f"{name} is nobody's"
-        assert agent.sessions or agent.forgetting is not None, f"nobody will forget {name}"
+        remains = agent.sessions or agent.source is not None
+        assert remains or agent.forgetting is not None, f"nobody will forget {name}"
+        assert name.startswith(SUBSCRIPTION) == (agent.source is not None)
 
 
 def _check_sessions(hub: Hub) -> None:
@@ -179,6 +185,22 @@ def _check_topics(hub: Hub) -> None:
     for entry in hub.receipts.entries.values():
         assert entry.outstanding == outstanding[entry.message.id]
     assert all(len(s.outstanding) <= hub.config.topics.max_events for s in mine.values())
+    _check_cursors(hub)
+
+
+def _check_cursors(hub: Hub) -> None:
+    """Each is known to its session and to its inbox, and has no more unsettled than it may."""
+    cursors = {(session, number): c for session in hub.sessions for number, c in session.cursors.items()}
+    durable = [agent for agent in hub.agents.by_name.values() if agent.source is not None]
+    assert {taker for agent in durable for taker in agent.takers} == set(cursors.values())
+    for (session, number), cursor in cursors.items():
+        assert (cursor.session, cursor.number) == (session, number)
+        assert cursor in cursor.agent.takers and len(cursor.held) <= cursor.window
+        assert all(entry.agent is cursor.agent for entry in cursor.held.values())
+    for agent in durable:
+        assert agent.source is not None and not agent.sessions and not agent.requests
+        events = [entry.message.details for entry in (*agent.unfinished(), *agent.dead.values())]
+        assert all(d is not None and d.event is not None and agent.source.matches(d.topic or "") for d in events)
 
 
 def _check_deadlines(hub: Hub, agents: list[Agent], forgotten_names: int) -> None:

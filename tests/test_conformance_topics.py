@@ -194,11 +194,17 @@ def test_an_event_on_a_lane_that_is_not_there_is_refused(world: World, priority:
     assert events(party) == []
 
 
-def test_what_needs_the_journal_is_refused(world: World) -> None:
+def test_a_start_and_a_window_are_for_durable_subscriptions(world: World) -> None:
     party = world.join("planner")
-    for verb in (Subscribe(0, "t", "all"), Subscribe(0, "t", "-5m"), Subscribe(0, "t", "new", "mine")):
+    verbs = (
+        Subscribe(0, "t", "all"),
+        Subscribe(0, "t", "-5m"),
+        Subscribe(0, "t", "a" * 13),
+        Subscribe(0, "t", window=1),
+    )
+    for verb in verbs:
         error = party.refusal(verb)
-        assert error.code == "lane_unavailable" and "journal" in error.message
+        assert error.code == "bad_request" and "durable" in error.message
     assert party.refusal(Subscribe(0, "t", "yesterday")).code == "bad_request"
 
 

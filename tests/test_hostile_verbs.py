@@ -249,8 +249,9 @@ def test_what_the_lanes_and_the_options_cannot_do(raw: Opener) -> None:
     assert me.refusal(send("me", headers={"a": "x" * (16 << 10)})).code == "too_large"
     me.ask(send("me", key="k"))
     assert me.refusal(send("me", b"other body", key="k")).code == "bad_request"
-    assert me.refusal(wire.Subscribe(0, "t", start="all")).code == "lane_unavailable"
-    assert me.refusal(wire.Subscribe(0, "t", name="x")).code == "lane_unavailable"
+    assert me.refusal(wire.Subscribe(0, "t", start="all")).code == "bad_request"
+    assert me.refusal(wire.Subscribe(0, "agentd:*", name="x")).code == "bad_request"
+    assert me.refusal(wire.Subscribe(0, "t", name="sub:x")).code == "bad_name"
     assert me.refusal(wire.Subscribe(0, "t", start="yesterday")).code == "bad_request"
     assert me.refusal(wire.Publish(0, "t", TEXT, b"", Options(ttl=1.0))).code == "bad_request"
     assert me.ask(wire.Status(0)).waiting == 1

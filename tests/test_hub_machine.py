@@ -24,7 +24,7 @@ from msgspec import Struct
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, STORED, Entry
 from agentd.wire.bodies import Content
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import Answer, Join, Message, Options, Publish, Reply, Request, Send, State
+from agentd.wire.messages import Answer, Join, Message, Options, Publish, Reply, Request, Send, State, Unsubscribe
 
 NAMES = ["a", "b", "c"]
 LIMITS = {
@@ -33,7 +33,7 @@ LIMITS = {
     "max_body_bytes": 100,
     "inbox__max_messages": 6,
     "max_held": 4,
-    "max_names": 4,
+    "max_names": 6,
     "max_keys": 2,
     "keep_keys_s": 30.0,
     "forget_after_s": 3600.0,
@@ -41,13 +41,15 @@ LIMITS = {
     "trace__max_messages": 5,
     "trace__keep_s": 60.0,
     "dead__max_messages": 3,
-    "max_subscriptions": 2,
+    "max_subscriptions": 3,
     "max_events": 3,
+    "topics__keep_s": 120.0,
 }
 some = st.integers(0, 1 << 16)
 names = st.sampled_from(NAMES)
 recipients = st.sampled_from([*NAMES, *NAMES, "ghost"])
 bodies = st.sampled_from([b"", b"x", b"x", b"x", bytes(100), bytes(101)])
+windows = st.sampled_from([0, 1, 1, 2])
 rarely = st.sampled_from([False, False, False, True])
 
 
@@ -96,7 +98,7 @@ class HubMachine(RuleBasedStateMachine):
         entry = self.world.hub.receipts.entries[message.id]
         assert entry.state in (ACCEPTED, STORED)
         assert message.attempt <= LIMITS["max_attempts"]
-        if entry.topic is None and not answer and message.id not in self.was_handed | self.disturbed:
+        if not entry.is_event and not answer and message.id not in self.was_handed | self.disturbed:
             pair = (message.sender, entry.agent.name)
             assert message.id > self.last_first.get(pair, 0), f"{pair} out of order"
             self.last_first[pair] = message.id
@@ -190,8 +192,8 @@ class HubMachine(RuleBasedStateMachine):
             self.crash()
         else:
             session.stalled = what == "stall"
-            if not session.stalled and session.takes:
-                self.world.hub.inboxes.pump(session.agent)
+            for taker in session.all_takers() * (not session.stalled):
+                self.world.hub.inboxes.pump(taker.agent)
 
     def restart(self) -> None:
         """Mail, holds and dead letters outlive it; what is ended is forgotten."""
@@ -217,9 +219,10 @@ class HubMachine(RuleBasedStateMachine):
         before = self.tracked
         letters = {id for id, entry in before.items() if id in entry.agent.dead}
         detached = {id for id, entry in before.items() if id in entry.agent.detached}
+        patterns = self.patterns()
         start()
         hub = self.world.hub
-        assert set(hub.agents.by_name) == names
+        assert set(hub.agents.by_name) == names and self.patterns() == patterns
         assert set(hub.receipts.entries) == {*mail, *letters}
         for id, entry in hub.receipts.entries.items():
             assert entry.state is (DEAD if id in letters else DELIVERED if id in detached else STORED)
@@ -231,6 +234,11 @@ class HubMachine(RuleBasedStateMachine):
         self.watches.clear()
         self.asked.clear()
         self.forgotten = 0
+
+    def patterns(self) -> dict[str, tuple[str, bool]]:
+        """Of durable subscriptions; and whether somebody has to be told of a gap."""
+        agents = self.world.hub.agents.by_name.values()
+        return {agent.name: (agent.source.pattern, bool(agent.source.missed)) for agent in agents if agent.source}
 
     def unfinished(self) -> set[int]:
         """Mail of agents with a name."""
@@ -306,6 +314,24 @@ class HubMachine(RuleBasedStateMachine):
         session = self.session(which)
         self.call(lambda now: self.world.subscribe(session, pattern))
 
+    @rule(
+        which=some, name=st.sampled_from(["p", "p", "q"]), pattern=st.sampled_from(["**", "**", "t:*"]), window=windows
+    )
+    def subscribe_durably(self, which: int, name: str, pattern: str, window: int) -> None:
+        session = self.session(which)
+        self.call(lambda now: self.world.subscribe(session, pattern, name, window))
+
+    @rule(which=some, name=st.sampled_from(["p", "q"]), for_good=rarely)
+    def end_durable(self, which: int, name: str, for_good: bool) -> None:
+        hub = self.world.hub
+        cursors = [cursor for session in self.sessions for cursor in session.cursors.values()]
+        session = self.session(which)
+        if for_good:
+            self.forgotten += self.call(lambda now: hub.unsubscribe(session, Unsubscribe(1, 0, name), now))
+        elif cursors:
+            cursor = cursors[which % len(cursors)]
+            self.call(lambda now: hub.unsubscribe(cursor.session, Unsubscribe(1, cursor.number), now))
+
     @rule(which=some, what=some, end=st.booleans(), count=st.integers(1, 3))
     def take_events(self, which: int, what: int, end: bool, count: int) -> None:
         session = self.session(which)
@@ -320,17 +346,21 @@ class HubMachine(RuleBasedStateMachine):
 
     def holder(self, which: int, own: bool = True) -> tuple[Recorder, list[int]]:
         """A session and what it holds; if it can be, one that holds something."""
-        holders = [session for session in self.sessions if session.held] if own else []
+        held = {
+            session: sorted(id for taker in (session, *session.cursors.values()) for id in taker.held)
+            for session in self.sessions
+        }
+        holders = [session for session in self.sessions if held[session]] if own else []
         session = holders[which % len(holders)] if holders else self.session(which)
-        return session, sorted(session.held) if own else []
+        return session, held[session] if holders else []
 
     @rule(which=some, what=some, say_delivered=st.booleans())
     def ack(self, which: int, what: int, say_delivered: bool) -> None:
         session, mine = self.holder(which)
         ids = mine[what % 2 :][: 1 + what % 3]
         if say_delivered:
-            self.world.hub.inboxes.delivered(session, ids, self.world.now)
-        self.call(self.world.hub.inboxes.ack, session, ids)
+            self.world.hub.durables.delivered(session, ids, self.world.now)
+        self.call(self.world.hub.durables.ack, session, ids)
 
     @rule(
         which=some,
@@ -339,27 +369,28 @@ class HubMachine(RuleBasedStateMachine):
         verdict=st.sampled_from(["delivered", "ack", "nack", "nack later", "reject", "give back", "hold", "working"]),
     )
     def judge(self, which: int, what: int, own: bool, verdict: str) -> None:
-        inboxes = self.world.hub.inboxes
+        inboxes, durables = self.world.hub.inboxes, self.world.hub.durables
         session, mine = self.holder(which, own)
         id = mine[what % len(mine)] if mine else self.message(what)
+        taker = durables.taker(session, id)
         if verdict == "delivered":
-            inboxes.delivered(session, [id], self.world.now)
+            durables.delivered(session, [id], self.world.now)
         elif verdict == "give back":
-            inboxes.give_back(session, [*mine[: what % 3], id], self.world.now)
+            durables.give_back(session, [*mine[: what % 3], id], self.world.now)
         elif verdict == "ack":
-            self.call(inboxes.ack, session, [id])
+            self.call(durables.ack, session, [id])
         else:
             self.disturb(id)
             actions: dict[str, Callable[..., Any]] = {
-                "nack": lambda now: inboxes.nack(session, id, "", 0.0, now),
-                "nack later": lambda now: inboxes.nack(session, id, "", 5.0, now),
-                "reject": lambda now: inboxes.reject(session, id, "", now),
-                "hold": lambda now: inboxes.working(session, id, 10.0, now),
-                "working": lambda now: inboxes.working(session, id, None, now),
+                "nack": lambda now: inboxes.nack(taker, id, "", 0.0, now),
+                "nack later": lambda now: inboxes.nack(taker, id, "", 5.0, now),
+                "reject": lambda now: inboxes.reject(taker, id, "", now),
+                "hold": lambda now: inboxes.working(taker, id, 10.0, now),
+                "working": lambda now: inboxes.working(taker, id, None, now),
             }
             self.call(actions[verdict])
 
-    @rule(name=names, what=some, requeue=st.booleans())
+    @rule(name=st.sampled_from([*NAMES, "sub:p"]), what=some, requeue=st.booleans())
     def care_for_the_dead(self, name: str, what: int, requeue: bool) -> None:
         hub = self.world.hub
         letters = list(hub.agents.by_name[name].dead.values()) if name in hub.agents.by_name else []

@@ -40,8 +40,10 @@ from agentd.wire.messages import (
     Joined,
     Priority,
     Status,
+    Unsubscribe,
     Welcome,
 )
+from agentd.wire.names import SUBSCRIPTION
 from agentd_client._memory import MemoryJournal
 
 #: Limits within reach of a test.
@@ -117,6 +119,9 @@ class World:
         """End all mail and forget all names; whether that was so already."""
         agents = self._agents(sweeper)
         for row in agents:
+            if row.name.startswith(SUBSCRIPTION):
+                self._end_subscription(sweeper, row.name.removeprefix(SUBSCRIPTION))
+                continue
             mail = [mail.id for mail in sweeper.inbox(row.name).messages]
             if mail:
                 owner = self.join(row.name)
@@ -130,6 +135,13 @@ class World:
             except Refused as refused:  # a connection that was closed just now can still be in the making
                 assert refused.code == "not_permitted", refused
         return not agents
+
+    @staticmethod
+    def _end_subscription(sweeper: Party, name: str) -> None:
+        try:
+            sweeper.ask(Unsubscribe(0, 0, name))
+        except Refused as refused:
+            assert refused.code == "not_permitted", refused  # its subscriber's connection can still be in the making
 
     @staticmethod
     def _agents(party: Party) -> list[AgentView]:

@@ -91,11 +91,13 @@ class DeadLimits(Section, frozen=True):
 
 
 class TopicLimits(Section, frozen=True):
-    """[topics]: subscriptions. Past them: limit_reached, or a gap that is reported to both ends."""
+    """[topics]: subscriptions. Past them: limit_reached, or a gap that is reported to both ends. What a durable one may
+    hold is [inbox]'s."""
 
     max_subscriptions: Count = 1024  # an agent, over all its sessions
-    max_events: Count = 1024  # on their way to one subscription
+    max_events: Count = 1024  # on their way to one subscription; of a durable one, unsettled
     max_event_bytes: Bytes = 32 << 20  # on their way to one session
+    keep_s: Seconds = 30 * 86400.0  # events of durable subscriptions expire after it; 0: never
 
 
 class ConnectionLimits(Section, frozen=True):

@@ -14,7 +14,7 @@ from agentd.hub.receipts import Entry, Receipts, Retention
 from agentd.hub.session import Session
 from agentd.hub.tally import Tally
 from agentd.wire.errors import LimitReached, NameInUse, NoSuchAgent, NotPermitted
-from agentd.wire.names import ANONYMOUS, check_name, id_text
+from agentd.wire.names import ANONYMOUS, SUBSCRIPTION, Pattern, check_name, id_text
 
 _MAX_SIMILAR: Final = 64
 _TYPING_ERRORS: Final = 2
@@ -30,8 +30,26 @@ class UsedKey(NamedTuple):
     body_crc: int
 
 
+class Source:
+    """What fills the inbox of a durable subscription: the events of one pattern. The gap of those that found no room is
+    one number, told no later than at the place of the first of them."""
+
+    __slots__ = ("expression", "missed", "missed_after", "pattern")
+
+    def __init__(self, pattern: str, missed: int = 0) -> None:
+        self.pattern = pattern  # empty: the record of it is damaged, and who subscribes next knows it
+        self.expression = Pattern(pattern) if pattern else None
+        self.missed = missed  # -1: nobody knows how many
+        self.missed_after = 0  # the last message before the first of these
+
+    def matches(self, topic: str) -> bool:
+        """Whether an event on this topic is for it. The daemon's own facts never are."""
+        return self.expression is not None and self.expression.matches(topic)
+
+
 class Agent:
-    """A named participant and its inbox. Live while a session takes its mail.
+    """A named participant and its inbox; or a durable subscription, whose inbox its `source` fills and whose takers are
+    subscribers' cursors (durable.py). Live while a session takes its mail.
 
     Invariants: `count` and `bytes` are those of `waiting`, `delayed` and everything held; `waiting` is in order of ids.
     """
@@ -48,6 +66,7 @@ class Agent:
         "detached",
         "ended",
         "forgetting",
+        "has_address",
         "keys",
         "limited",
         "name",
@@ -56,6 +75,7 @@ class Agent:
         "requests",
         "seen",
         "sessions",
+        "source",
         "takers",
         "tally",
         "topic_buckets",
@@ -64,9 +84,13 @@ class Agent:
         "waiting",
     )
 
-    def __init__(self, name: str, now: float, ended: Retention, *, unnamed: bool = False) -> None:
+    def __init__(
+        self, name: str, now: float, ended: Retention, *, unnamed: bool = False, source: Source | None = None
+    ) -> None:
         self.name = name
         self.unnamed = unnamed
+        self.source = source
+        self.has_address = not unnamed and source is None  # others can send to it by its name
         self.paused = False  # it is given nothing until somebody resumes it
         self.seen = now  # when it was last live, or last had mail
         self.sessions: list[Session] = []
@@ -99,7 +123,7 @@ class Agent:
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost by forgetting it."""
-        return not (self.sessions or self.count or self.dead)
+        return not (self.sessions or self.takers or self.count or self.dead)
 
     @property
     def held_count(self) -> int:
@@ -114,7 +138,7 @@ class Agent:
 
     def subscriptions(self) -> int:
         """How many its sessions have."""
-        return sum(len(session.subscriptions) for session in self.sessions)
+        return sum(len(session.subscriptions) + len(session.cursors) for session in self.sessions)
 
     def unfinished(self) -> list[Entry]:
         """All that is waiting, delayed or held, in no order."""
@@ -177,7 +201,7 @@ class Agents:
     def get_or_create(self, name: str, now: float, *, limited: bool = True) -> Agent:
         """The agent of that name, known from now on. What was kept is not `limited`: a lower limit loses no mail."""
         agent = self.by_name.get(name)
-        if agent is not None and not agent.unnamed:
+        if agent is not None and agent.has_address:
             return agent
         self.check_new(name, limited=limited)
         agent = self.by_name[name] = Agent(name, now, Retention())
@@ -185,9 +209,21 @@ class Agents:
         self._receipts.journal.named(name, now)
         return agent
 
+    def create_durable(self, name: str, source: Source, now: float, *, limited: bool = True) -> Agent:
+        """A durable subscription, known until somebody ends it. Its name is sub:NAME."""
+        check_name(name.removeprefix(SUBSCRIPTION))
+        self._check_room(limited=limited)
+        agent = self.by_name[name] = Agent(name, now, Retention(), source=source)
+        self.named += 1
+        self._receipts.journal.durable(agent)
+        return agent
+
     def check_new(self, name: str, *, limited: bool = True) -> None:
         """Whether a name that is not known may be from now on."""
         check_name(name)  # also refuses the name of an agent that has none of its own
+        self._check_room(limited=limited)
+
+    def _check_room(self, *, limited: bool) -> None:
         if limited and self.named >= self._limits.max_names:
             raise LimitReached(
                 f"{self.named} names are known, the most there may be",
@@ -212,11 +248,12 @@ class Agents:
         )
 
     def watch_idle(self, agent: Agent, now: float) -> None:
-        """Forget the agent in due time: at once without a name, else when long unused and without mail."""
+        """Forget the agent in due time: at once without a name, else when long unused and without mail; a durable
+        subscription never."""
         if agent.unnamed:
             if not agent.sessions:
-                self._remove(agent)
-        elif agent.forgetting is None:
+                self.remove(agent)
+        elif agent.forgetting is None and agent.source is None:
             self._look_at(agent, now + self._limits.forget_after_s)
 
     def _look_at(self, agent: Agent, at: float) -> None:
@@ -228,19 +265,25 @@ class Agents:
             return  # its last one will see to it when it leaves
         due = agent.seen + self._limits.forget_after_s
         if due <= now and agent.idle:
-            self._remove(agent)
+            self.remove(agent)
         else:
             self._look_at(agent, due if due > now else now + self._limits.forget_after_s)
 
     def forget(self, name: str) -> None:
         """Forget a name at its user's wish."""
         agent = self.get(name)
+        if agent.source is not None:
+            raise NotPermitted(
+                f"{name} is a durable subscription",
+                f"`agentctl unsubscribe {name.removeprefix(SUBSCRIPTION)}` ends it.",
+            )
         if not agent.idle:
             what = "is live" if agent.sessions else f"has {agent.count} messages and {len(agent.dead)} dead letters"
             raise NotPermitted(f"{name} {what}", "Only a name that is neither live nor has mail can be forgotten.")
-        self._remove(agent)
+        self.remove(agent)
 
-    def _remove(self, agent: Agent) -> None:
+    def remove(self, agent: Agent) -> None:
+        """Nothing of it is left."""
         del self.by_name[agent.name]
         if not agent.unnamed:
             self.named -= 1

@@ -15,13 +15,13 @@ from msgspec import MsgspecError, Struct, msgpack
 
 from agentd._native import crc32c
 from agentd.hub import delays
-from agentd.hub.agents import Agent, UsedKey
+from agentd.hub.agents import Agent, Source, UsedKey
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, STORED, Entry
 from agentd.wire.errors import BadRequest
 from agentd.wire.messages import Transition
-from agentd.wire.names import ANONYMOUS, check_name
-from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Passed, Record, Recording
+from agentd.wire.names import ANONYMOUS, SUBSCRIPTION, check_name
+from agentd.wire.stored import Acked, Died, Durable, Ended, Forgotten, Kept, Moved, Named, Passed, Record, Recording
 
 FORMAT: Final = 2
 MAGIC: Final = b"agentdK2"
@@ -51,13 +51,15 @@ class KnownKey(Struct, array_like=True):
 
 
 class KnownName(Struct, array_like=True):
-    """A known name, and when it was last live or got mail."""
+    """A known name, and when it was last live or got mail. Of a durable subscription it is sub:NAME."""
 
     name: str
     seen_at: float
     keys: list[KnownKey] = []
     announced: int = 0
     unannounced: list[int] = []
+    pattern: str | None = None  # of a durable subscription
+    missed: int = 0
 
 
 class Checkpoint(Struct, array_like=True):
@@ -87,7 +89,15 @@ def collect(hub: Hub, position: int) -> Checkpoint:
         position,
         hub.receipts.next_id,
         [
-            KnownName(agent.name, agent.seen + offset, _keys(agent, offset), agent.announced, sorted(agent.unannounced))
+            KnownName(
+                agent.name,
+                agent.seen + offset,
+                _keys(agent, offset),
+                agent.announced,
+                sorted(agent.unannounced),
+                None if agent.source is None else agent.source.pattern,
+                0 if agent.source is None else agent.source.missed,
+            )
             for agent in named
         ],
         [placed(entry) for agent in named for entry in agent.unfinished() if entry.position],
@@ -130,7 +140,7 @@ def decode(data: bytes) -> Checkpoint:
     if found.format != FORMAT:
         raise BadRequest(f"format {found.format}, not {FORMAT}")
     for name in found.names:
-        check_name(name.name)
+        check_name(name.name if name.pattern is None else name.name.removeprefix(SUBSCRIPTION))
     return found
 
 
@@ -184,6 +194,9 @@ class Recovered:
                 pass
             case Named():
                 self.names.setdefault(record.name, KnownName(record.name, record.at))
+            case Durable():
+                known = self.names.setdefault(record.name, KnownName(record.name, record.at))
+                known.pattern, known.missed = record.pattern, record.missed
             case Forgotten():
                 self.names.pop(record.name, None)
 
@@ -237,7 +250,7 @@ def restore(hub: Hub, recovered: Recovered, now: float) -> None:
     offset = hub.receipts.wall_offset
     hub.receipts.next_id = max(hub.receipts.next_id, recovered.next_id)
     for name in recovered.names.values():
-        agent = hub.agents.get_or_create(name.name, now, limited=False)
+        agent = _known(hub, name, now)
         agent.seen = min(now, name.seen_at - offset)
         hub.agents.watch_idle(agent, agent.seen)
         agent.announced = name.announced
@@ -262,6 +275,20 @@ def restore(hub: Hub, recovered: Recovered, now: float) -> None:
             hub.inboxes.expire_at(entry, details.expires_at - offset)
 
 
+def _known(hub: Hub, name: KnownName, now: float) -> Agent:
+    if name.pattern is None:
+        return hub.agents.get_or_create(name.name, now, limited=False)
+    return hub.agents.create_durable(name.name, Source(name.pattern, name.missed), now, limited=False)
+
+
+def _owner(hub: Hub, name: str, now: float) -> Agent:
+    """In whose inbox a message was."""
+    if not name.startswith(SUBSCRIPTION):
+        return hub.agents.get_or_create(name, now, limited=False)
+    agent = hub.agents.by_name.get(name)  # if its record is damaged, who subscribes next knows its pattern
+    return agent or hub.agents.create_durable(name, Source(""), now, limited=False)
+
+
 def _entry(hub: Hub, mail: Mail, now: float) -> Entry:
     offset = hub.receipts.wall_offset
     kept = mail.kept
@@ -271,7 +298,7 @@ def _entry(hub: Hub, mail: Mail, now: float) -> Entry:
     if not mail.is_dead and (state is ACCEPTED or (state is DELIVERED and kept.until is None)):
         state = STORED  # it is; or whoever had it when the daemon went has it no more
         trail.append((STORED, now, "agentd", _RESTARTED))
-    agent = hub.agents.get_or_create(kept.to, now, limited=False)
+    agent = _owner(hub, kept.to, now)
     entry = Entry(message, agent, len(message.body) + OVERHEAD_BYTES, state, trail)
     entry.position = mail.position
     entry.is_stored = True

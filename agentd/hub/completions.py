@@ -53,6 +53,9 @@ def _topics(hub: Hub, prefix: str, *, patterns: bool) -> list[WordView]:
     for subscription in hub.topics.subscriptions.values():
         if patterns or "*" not in subscription.pattern:
             subscribers[subscription.pattern] = subscribers.get(subscription.pattern, 0) + 1
+    for agent in hub.agents.by_name.values():
+        if agent.source is not None and (patterns or "*" not in agent.source.pattern):
+            subscribers[agent.source.pattern] = subscribers.get(agent.source.pattern, 0) + 1
     about = {topic: f"{count} subscribed" for topic, count in subscribers.items()}
     for entry in _latest(hub):
         if entry.topic is not None:

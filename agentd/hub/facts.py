@@ -59,7 +59,7 @@ class Facts:
     def _moved(self, state: State, entry: Entry, now: float, who: str, note: str) -> None:
         """A message reached a state."""
         message = entry.message
-        if entry.topic is not None:  # an event's publisher was told how many it reached
+        if entry.is_event:  # an event's publisher was told how many it reached
             return
         self._say(
             _TOPICS[state],

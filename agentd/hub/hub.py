@@ -6,11 +6,14 @@ and the server calls `deadlines.run(now)`.
 
 from __future__ import annotations
 
+import re
+
 from agentd.host.config import Config
 from agentd.hub import notices
 from agentd.hub.agents import Agents
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
+from agentd.hub.durable import Durables
 from agentd.hub.facts import Facts
 from agentd.hub.inbox import Inboxes
 from agentd.hub.pairs import Pairs
@@ -21,7 +24,8 @@ from agentd.hub.router import Router, shutting_down
 from agentd.hub.session import Session
 from agentd.hub.topics import Topics
 from agentd.wire.errors import BadRequest, NameInUse
-from agentd.wire.messages import Join
+from agentd.wire.messages import Join, Subscribe, Subscribed, Unsubscribe
+from agentd.wire.names import check_name, check_pattern
 
 
 class Hub:
@@ -38,10 +42,19 @@ class Hub:
         self.inboxes = Inboxes(config, self.deadlines, self.receipts, self.requests, self.dead)
         self.requests.withdraw = self.inboxes.withdraw
         self.topics = Topics(config.topics, self.receipts)
+        self.durables = Durables(config.topics, self.agents, self.receipts, self.inboxes, self.dead)
         self.facts = Facts(self.topics, self.receipts)
         self.rates = Rates(config.rate)
         self.router = Router(
-            config, self.deadlines, self.agents, self.receipts, self.inboxes, self.requests, self.topics, self.rates
+            config,
+            self.deadlines,
+            self.agents,
+            self.receipts,
+            self.inboxes,
+            self.requests,
+            self.topics,
+            self.durables,
+            self.rates,
         )
         self.pairs = Pairs(config.direct, first_id >> 22)  # milliseconds, about
         self.sessions: set[Session] = set()
@@ -102,6 +115,43 @@ class Hub:
             ),
         )
 
+    def subscribe(self, session: Session, verb: Subscribe, now: float) -> None:
+        """Events from now on; the session is told its number before the first of them."""
+        self._check_subscribe(verb)
+        number = self.topics.next_number(session)
+        if verb.name is None:
+            self.topics.subscribe(session, verb.pattern, number)
+            session.push(Subscribed(verb.cid, number))
+            return
+        cursor, note = self.durables.subscribe(session, verb, number, now)
+        session.push(Subscribed(verb.cid, number, note))
+        self.durables.begin(cursor)
+
+    def unsubscribe(self, session: Session, verb: Unsubscribe, now: float) -> int:
+        """No more events; with a name, for nobody. How many messages were given up by that."""
+        if verb.name is not None:
+            return self.durables.end(verb.name, now, session.name)
+        cursor = session.cursors.get(verb.subscription)
+        if cursor is not None:
+            self.durables.detach(cursor, now, "unsubscribed")
+        else:
+            self.topics.unsubscribe(session, verb.subscription, now)
+        return 0
+
+    def _check_subscribe(self, verb: Subscribe) -> None:
+        check_pattern(verb.pattern)
+        if not re.fullmatch(r"new|all|-\d+(\.\d+)?[smhd]|[a-z2-7]{13}", verb.start):
+            raise BadRequest(f"start {verb.start!r} is not new, all, an age such as -5m, or a message id")
+        if verb.name is not None:
+            check_name(verb.name)
+            if self.router.draining:
+                raise shutting_down()
+        elif verb.start != "new" or verb.window:
+            raise BadRequest(
+                "A start and a window are for durable subscriptions: for who subscribes now, events begin now",
+                "Give it a name.",
+            )
+
     def leave(self, session: Session, now: float, why: str) -> None:
         """The session is over, in whatever way: all it held goes back, all it asked ends."""
         notices.session_gone(session)
@@ -112,6 +162,7 @@ class Hub:
         agent.sessions.remove(session)
         self.receipts.session_gone(session)
         self.topics.session_gone(session, now)
+        self.durables.session_gone(session, now, why)
         self.requests.session_gone(session, now)
         self.inboxes.session_gone(session, now, why)
         agent.seen = now
@@ -129,6 +180,8 @@ class Hub:
         for session in self.sessions:
             session.held.clear()
             session.asking.clear()
+            for cursor in session.cursors.values():
+                cursor.held.clear()
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """How much there is in each registry, now."""
@@ -138,7 +191,7 @@ class Hub:
             "receipts": self.receipts.statistics(),
             "journal": self.receipts.journal.statistics(),
             "requests": self.requests.statistics(),
-            "topics": self.topics.statistics(),
+            "topics": self.topics.statistics() | self.durables.statistics(),
             "rates": self.rates.statistics(),
             "pairs": self.pairs.statistics(),
             "deadlines": self.deadlines.statistics(),

@@ -247,10 +247,10 @@ class Inboxes(Room):
 
     def _owned(self, session: Session, id: int) -> Entry:
         entry = self._receipts.entries.get(id)
-        if entry is None or entry.agent is not session.agent or entry.topic is not None:
+        if entry is None or entry.agent is not session.agent or entry.is_event:
             if entry is None:
                 whose = "is not known"
-            elif entry.topic is not None:
+            elif entry.is_event:
                 whose = f"is an event on {entry.topic}"
             else:
                 whose = f"is addressed to {entry.to}, not to {session.name}"
@@ -324,8 +324,7 @@ class Inboxes(Room):
             self.die(entry, now, who, note, store=False)
             return
         if message.details is not None and message.details.reply_by is not None and entry.asker is None:
-            self._remove(entry)
-            self._receipts.end(entry, EXPIRED, now, who, "the asker stopped waiting")
+            self.expire(entry, now, who, "the asker stopped waiting")
             return
         was_seen = entry.state is DELIVERED
         if was_seen:
@@ -381,17 +380,20 @@ class Inboxes(Room):
         # Else it is with a session: if it comes back it expires then.
 
     def _expire(self, entry: Entry, now: float) -> None:
-        self._remove(entry)
         entry.agent.seen = now
         if entry.asker is not None:
             self._requests.end_without_reply(entry, "it expired before anybody took it")
-        self._receipts.end(entry, EXPIRED, now, entry.agent.name, "nobody took it in time")
+        self.expire(entry, now, entry.agent.name, "nobody took it in time")
+
+    def expire(self, entry: Entry, now: float, who: str, note: str) -> None:
+        """Nobody takes it any more, for this reason."""
+        self._remove(entry)
+        self._receipts.end(entry, EXPIRED, now, who, note)
 
     def withdraw(self, entry: Entry, now: float, note: str) -> None:
         """The asker waits no more: a request that nobody was sent ends; one that is out may still be answered."""
         if entry.holder is None and entry.state not in ENDED and entry.message.id not in entry.agent.detached:
-            self._remove(entry)
-            self._receipts.end(entry, EXPIRED, now, entry.message.sender, note)
+            self.expire(entry, now, entry.message.sender, note)
 
     def die(
         self, entry: Entry, now: float, who: str, reason: str, *, rejected: bool = False, store: bool = True

@@ -42,7 +42,7 @@ class Plain:
         verb: Send = verbs[first]
         to, cid = verb.to, verb.cid
         agent = self._by_name.get(to)
-        if agent is None or agent.unnamed:
+        if agent is None or not agent.has_address:
             return 0
         mark = session.mark
         bucket = session.bucket

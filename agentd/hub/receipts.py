@@ -86,7 +86,12 @@ class Entry(Struct, gc=False, eq=False):
     @property
     def to(self) -> str:
         """The agent it is addressed to, or the topic it was published on."""
-        return self.topic or self.agent.name
+        return (self.topic if self.is_event else None) or self.agent.name
+
+    @property
+    def is_event(self) -> bool:
+        """An event on its way to who subscribes now. A copy of one in a durable subscription's inbox is mail."""
+        return self.topic is not None and self.agent.source is None
 
     @property
     def began(self) -> float:
@@ -229,7 +234,7 @@ class Receipts:
             tally.acked += 1
         elif state is EXPIRED:
             self.counts.expired += 1
-            tally.expired += entry.topic is None  # an event's agent is its publisher
+            tally.expired += not entry.is_event  # an event's agent is its publisher
         elif state is DEAD:
             self.counts.dead += 1
             tally.dead += 1

@@ -11,6 +11,7 @@ from agentd.host.config import Config
 from agentd.hub import delays
 from agentd.hub.agents import Agent, Agents, UsedKey
 from agentd.hub.deadlines import Deadlines
+from agentd.hub.durable import Durables
 from agentd.hub.inbox import Inboxes
 from agentd.hub.plain import Plain
 from agentd.hub.rates import Rates
@@ -67,6 +68,7 @@ class Router:
         inboxes: Inboxes,
         requests: Requests,
         topics: Topics,
+        durables: Durables,
         rates: Rates,
     ) -> None:
         self._limits = config.message
@@ -79,6 +81,7 @@ class Router:
         self._inboxes = inboxes
         self._requests = requests
         self._topics = topics
+        self._durables = durables
         self._rates = rates
         self.plain = Plain(agents.by_name, receipts, inboxes, self._max_size_bytes)
         self.draining = False
@@ -99,7 +102,7 @@ class Router:
         if self.draining:
             raise shutting_down()
         agent = self._by_name.get(verb.to)
-        if agent is None or agent.unnamed:
+        if agent is None or not agent.has_address:
             if not options.allow_absent:
                 raise self._agents.unknown(verb.to)
             agent = None
@@ -143,7 +146,7 @@ class Router:
         if self.draining:
             raise shutting_down()
         agent = self._by_name.get(verb.to)
-        if agent is None or not agent.takers:
+        if agent is None or not (agent.has_address and agent.takers):
             raise self.no_responder(verb.to, agent)
         self.check_asking(session)
         if verb.cid in session.asking:
@@ -172,7 +175,7 @@ class Router:
 
     def no_responder(self, name: str, agent: Agent | None) -> AgentdError:
         """The refusal of a request that nobody would answer."""
-        if agent is None or agent.unnamed:
+        if agent is None or not agent.has_address:
             unknown = self._agents.unknown(name)
             return NoResponder(unknown.message, unknown.hint)
         return choice.refusal("request_to_nobody", to=name)
@@ -241,10 +244,14 @@ class Router:
         entry = self._entry(session, session.agent, verb.content, verb.body, details, now)
         self._admit(session, entry)
         self._receipts.journal.passed(entry)
-        reached, refused = self._topics.publish(entry, now)
-        if verb.cid:
-            at = entry.message.sent_at
-            session.push(Receipt(verb.cid, entry.message.id, ACCEPTED, at, reached=reached, refused=refused))
+        kept, full = self._durables.publish(entry, now)
+        reached, refused = self._topics.publish(entry, now, kept)
+        at, reached = entry.message.sent_at, reached + len(kept)
+        receipt = Receipt(verb.cid, entry.message.id, ACCEPTED, at, reached=reached, refused=refused + full)
+        if kept and kept[-1].position:
+            self._receipts.journal.answer(kept, session if verb.cid else None, receipt)
+        elif verb.cid:
+            session.push(receipt)
 
     # On a direct lane: checked here, carried by whoever has the way.
 
@@ -257,7 +264,7 @@ class Router:
         if options.wait is not ACCEPTED and verb.cid in session.watching:
             raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
         agent = self._by_name.get(verb.to)
-        if agent is None or agent.unnamed:
+        if agent is None or not agent.has_address:
             raise self._agents.unknown(verb.to, sending=False)
         if not agent.takers:
             raise choice.refusal("direct_absent", to=agent.name, lane=options.priority.value)

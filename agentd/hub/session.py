@@ -12,6 +12,7 @@ from agentd.wire.messages import Accepted, DaemonMessage, Error, Message, Priori
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
+    from agentd.hub.durable import Cursor
     from agentd.hub.pairs import Pair
     from agentd.hub.rates import Bucket
     from agentd.hub.receipts import Entry
@@ -39,6 +40,7 @@ class Session:
         self.gone = False  # its process has ended: what it said before is done, but it hears nothing
         self.held: dict[int, Entry] = {}
         self.subscriptions: dict[int, Subscription] = {}
+        self.cursors: dict[int, Cursor] = {}  # its shares of durable subscriptions, by number
         self.event_bytes = 0  # events on their way to it
         self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
         self.watching: dict[int, int] = {}  # by cid: the messages of whose state it waits to be told
@@ -52,6 +54,16 @@ class Session:
     def write(self, message: DaemonMessage) -> None:
         """Queue a message for the client; the one thing a kind of session must bring."""
         raise NotImplementedError
+
+    def all_takers(self) -> list[Session]:
+        """Itself, if it takes mail, and its cursors."""
+        return [*([self] if self.takes else []), *self.cursors.values()]
+
+    def take_no_more(self) -> None:
+        """It gets nothing more, also not of what others leave behind: the daemon stops."""
+        self.credit = 0
+        for cursor in self.cursors.values():
+            cursor.window = 0
 
     def write_all(self, messages: list[Message]) -> None:
         """Queue several."""

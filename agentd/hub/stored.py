@@ -16,10 +16,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import State, Transition
-from agentd.wire.stored import Acked, Died, Ended, Forgotten, Kept, Moved, Named, Passed, Record, encode_record
+from agentd.wire.messages import Receipt, State, Transition
+from agentd.wire.stored import Acked, Died, Durable, Ended, Forgotten, Kept, Moved, Named, Passed, Record, encode_record
 
 if TYPE_CHECKING:
+    from agentd.hub.agents import Agent
     from agentd.hub.receipts import Entry, Receipts
     from agentd.hub.session import Session
 
@@ -50,7 +51,8 @@ class Stored:
     def __init__(self, receipts: Receipts) -> None:
         self._receipts = receipts
         self.book: Book | None = None  # None: nothing outlives this process
-        self._pending: deque[tuple[list[Entry], Session | None, int]] = deque()  # in the order of their records
+        #: In the order of their records.
+        self._pending: deque[tuple[list[Entry], Session | None, int | Receipt]] = deque()
         self.is_all_recorded = False  # also what is not kept, for history
         self._acked: list[int] = []
         self._passed: dict[State, list[int]] = {}  # how those ended of which nothing is kept
@@ -86,10 +88,11 @@ class Stored:
         entry.position = self.book.move(record)
         return len(record)
 
-    def answer(self, entries: list[Entry], session: Session | None, cid: int) -> None:
-        """Once the journal has these, that is their state, and their sender is told: calls in a row, from `cid` on, of
-        messages with ids in a row. Where nobody asked (0), nobody is told."""
-        self._pending.append((entries, session, cid))
+    def answer(self, entries: list[Entry], session: Session | None, answer: int | Receipt) -> None:
+        """Once the journal has these, that is their state, and their sender is told: calls in a row, from the cid
+        `answer` on, of messages with ids in a row; or, of an event's copies, by that receipt. Where nobody asked (0),
+        nobody is told."""
+        self._pending.append((entries, session, answer))
 
     def keep_all(self, entries: Iterable[Entry]) -> None:
         """Their agent is absent from now on, and they have to outlive this process too. Those for which there is no
@@ -157,6 +160,12 @@ class Stored:
         """It is known from now on."""
         self._note(Named(name, now + self._receipts.wall_offset))
 
+    def durable(self, agent: Agent) -> None:
+        """That durable subscription is known, and this is what it is now."""
+        if agent.source is not None:
+            source = agent.source
+            self._note(Durable(agent.name, source.pattern, agent.seen + self._receipts.wall_offset, source.missed))
+
     def forgotten(self, name: str) -> None:
         """It is not any more."""
         self._note(Forgotten(name))
@@ -184,21 +193,31 @@ class Stored:
     def failed(self, error: AgentdError) -> None:
         """Nobody will be told any more that something is stored: whoever waits for that is told why."""
         pending, self._pending = self._pending, deque()
-        for entries, session, cid in pending:
-            if session is not None and cid:
-                for number in range(len(entries)):
-                    session.refuse(cid + number, error)
+        for entries, session, answer in pending:
+            if session is None or not answer:
+                continue
+            if isinstance(answer, Receipt):
+                session.refuse(answer.cid, error)
+                continue
+            for number in range(len(entries)):
+                session.refuse(answer + number, error)
 
     def reached(self, position: int, now: float) -> None:
         """Everything before that is where it was to be: on disk, or in the kernel's hands, as the daemon was told."""
         pending = self._pending
         while pending and pending[0][0][-1].position < position:
-            entries, session, cid = pending.popleft()
+            entries, session, answer = pending.popleft()
             self._receipts.stored(entries, now)
-            if session is not None and cid:
+            if session is None or not answer:
+                continue
+            if isinstance(answer, Receipt):
+                answer.state, answer.at = State.STORED, now + self._receipts.wall_offset
+                session.push(answer)
+            else:
                 entry = entries[0]
                 message = entry.message
-                session.accept(cid, message.id, message.sent_at, _note(entry), len(entries), State.STORED, message.lane)
+                count, at = len(entries), message.sent_at
+                session.accept(answer, message.id, at, _note(entry), count, State.STORED, message.lane)
 
 
 def _note(entry: Entry) -> str:

@@ -1,17 +1,17 @@
 """Topics: events to whoever subscribes now. A subscription has room for so many events on their way to it; past that
-it has a gap, which its subscriber and the publisher are both told of. Nobody else is held up by it."""
+it has a gap, which its subscriber and the publisher are both told of. Nobody else is held up by it. Those that have a
+name, for which events wait, are in durable.py."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from agentd.host.config import TopicLimits
 from agentd.hub.receipts import DELIVERED, EXPIRED, Entry, Receipts
 from agentd.hub.session import Session
-from agentd.wire.errors import BadRequest, LaneUnavailable, LimitReached
+from agentd.wire.errors import BadRequest, LimitReached
 from agentd.wire.messages import Details, LaggedEvent
-from agentd.wire.names import DAEMON, OWN_TOPICS, Pattern, check_name, check_pattern
+from agentd.wire.names import DAEMON, OWN_TOPICS, Pattern, id_text
 
 _MAX_CACHED = 4096
 
@@ -45,26 +45,21 @@ class Topics:
         """How much there is of what, now."""
         return {"subscriptions": len(self.subscriptions), "topics_cached": len(self._matching)}
 
-    def subscribe(self, session: Session, pattern: str, start: str, name: str | None) -> Subscription:
-        """Events from now on."""
-        check_pattern(pattern)
-        if name is not None:
-            check_name(name)
-        if start != "new" and start != "all" and not re.fullmatch(r"-\d+(\.\d+)?[smhd]|[a-z2-7]{13}", start):
-            raise BadRequest(f"start {start!r} is not new, all, an age such as -5m, or a message id")
-        if name is not None or start != "new":
-            raise LaneUnavailable(
-                "Durable subscriptions and past events need the journal, which this version does not have",
-                'Subscribe without a name and with start="new".',
-            )
+    def next_number(self, session: Session) -> int:
+        """Of one more subscription of the session's; LimitReached where there may be none."""
         subscribed = session.agent.subscriptions()
         if subscribed >= self._limits.max_subscriptions:
             raise LimitReached(
                 f"{session.name} has {subscribed} subscriptions, the most there may be",
                 "topics.max_subscriptions sets the limit.",
             )
-        subscription = Subscription(self._next_number, pattern, session)
+        number = self._next_number
         self._next_number += 1
+        return number
+
+    def subscribe(self, session: Session, pattern: str, number: int) -> Subscription:
+        """Events from now on."""
+        subscription = Subscription(number, pattern, session)
         self.subscriptions[subscription.number] = subscription
         session.subscriptions[subscription.number] = subscription
         self._matching.clear()
@@ -100,15 +95,20 @@ class Topics:
             self._matching[topic] = found
         return found
 
-    def publish(self, entry: Entry, now: float) -> tuple[int, list[str]]:
-        """Send the event to all that match; how many it reached, and the agents that had no room."""
+    def publish(self, entry: Entry, now: float, kept: list[Entry]) -> tuple[int, list[str]]:
+        """Send the event to all that match; how many it reached, and the agents that had no room. `kept` are its copies
+        in durable subscriptions: for the event, they have it."""
         message = entry.message
         details = message.details
         assert details is not None and details.topic is not None
         self._receipts.counts.published += 1
+        for copy in kept:
+            entry.trail.append((DELIVERED, now, copy.agent.name, f"kept for it as {id_text(copy.message.id)}"))
         refused = self._send(entry, details)
         reached = entry.outstanding
-        if not reached:
+        if not reached and kept:
+            self._end_delivered(entry, now)
+        elif not reached:
             self._receipts.end(
                 entry, EXPIRED, now, entry.message.sender, "nobody subscribed" if not refused else "no room"
             )
@@ -173,13 +173,16 @@ class Topics:
         if entry.outstanding or entry.message.sender == DAEMON:
             return
         if any(state is DELIVERED for state, _, _, _ in entry.trail):
-            entry.state = DELIVERED
-            self._receipts.counts.delivered += 1
-            self._receipts.journal.passed_end([entry.message.id], DELIVERED, now)
-            entry.message.body = b""
-            self._receipts.retain(entry.agent.ended, [entry], now)
+            self._end_delivered(entry, now)
         else:
             self._receipts.end(entry, EXPIRED, now, entry.message.sender, "its subscribers are gone")
+
+    def _end_delivered(self, entry: Entry, now: float) -> None:
+        entry.state = DELIVERED
+        self._receipts.counts.delivered += 1
+        self._receipts.journal.passed_end([entry.message.id], DELIVERED, now)
+        entry.message.body = b""
+        self._receipts.retain(entry.agent.ended, [entry], now)
 
 
 def _nobody_cares() -> None:

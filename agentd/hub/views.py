@@ -41,7 +41,7 @@ def agent_view(agent: Agent, now: float, limits: InboxLimits) -> AgentView:
         dead=len(agent.dead),
         bytes=agent.bytes,
         oldest_s=oldest_s,
-        seen_s=0.0 if agent.sessions else max(0.0, now - agent.seen),
+        seen_s=0.0 if agent.sessions or agent.takers else max(0.0, now - agent.seen),
         trouble=_trouble(agent, now, oldest_s, limits),
         limited=agent.limited.seen(now),
         refused=agent.refused.seen(now),

@@ -57,7 +57,7 @@ class _Rehearsal:
 
     def _find(self) -> Agent | None:
         agent = self._hub.agents.by_name.get(self._verb.to)
-        return None if agent is None or agent.unnamed or self._verb.kind is Kind.PUBLISH else agent
+        return None if agent is None or not agent.has_address or self._verb.kind is Kind.PUBLISH else agent
 
     def row(self) -> Row:
         """The row that holds; an error where the message would be refused."""

@@ -243,7 +243,7 @@ class Direct:
 
     def _open(self, session: ServedSession, packet: grants.Open, lane: DirectLane) -> None:
         agent = self._hub.agents.by_name.get(packet.to)
-        if agent is None or agent.unnamed:
+        if agent is None or not agent.has_address:
             raise self._hub.agents.unknown(packet.to, sending=False)
         if not lane.open:
             raise closed.refusal(lane.priority, lane.reason)

@@ -14,7 +14,7 @@ from agentd.lanes.rehearsal import rehearse
 from agentd.server import halting
 from agentd.wire import messages as wire
 from agentd.wire.errors import LaneUnavailable, NoSuchMessage, VersionMismatch
-from agentd.wire.messages import Done, Found, Joined, Subscribed, Welcome
+from agentd.wire.messages import Done, Found, Joined, Welcome
 from agentd.wire.names import id_text
 from agentd.wire.ndjson import BadLine
 
@@ -72,13 +72,13 @@ def publish(session: ServedSession, verb: wire.Publish, now: float) -> None:
 
 
 def subscribe(session: ServedSession, verb: wire.Subscribe, now: float) -> None:
-    subscription = session.server.hub.topics.subscribe(session, verb.pattern, verb.start, verb.name)
-    session.push(Subscribed(verb.cid, subscription.number))
+    session.look = verb.name is not None
+    session.server.hub.subscribe(session, verb, now)
 
 
 def unsubscribe(session: ServedSession, verb: wire.Unsubscribe, now: float) -> None:
-    session.server.hub.topics.unsubscribe(session, verb.subscription, now)
-    _done(session, verb.cid)
+    session.look = True
+    _done(session, verb.cid, session.server.hub.unsubscribe(session, verb, now))
 
 
 def receive(session: ServedSession, verb: wire.Receive, now: float) -> None:
@@ -89,7 +89,9 @@ def receive(session: ServedSession, verb: wire.Receive, now: float) -> None:
 def delivered(session: ServedSession, verb: wire.Delivered, now: float) -> None:
     session.look = len(verb.ids) > _SMALL
     hub = session.server.hub
-    if verb.subscription:
+    if session.cursors and (not verb.subscription or verb.subscription in session.cursors):
+        hub.durables.delivered(session, verb.ids, now)
+    elif verb.subscription:
         hub.topics.delivered(session, verb.subscription, verb.ids, now)
     else:
         hub.inboxes.delivered(session, verb.ids, now)
@@ -97,25 +99,32 @@ def delivered(session: ServedSession, verb: wire.Delivered, now: float) -> None:
 
 def ack(session: ServedSession, verb: wire.Ack, now: float) -> None:
     session.look = len(verb.ids) > _SMALL
-    _done(session, verb.cid, session.server.hub.inboxes.ack(session, verb.ids, now))
+    hub = session.server.hub
+    settles = hub.durables if session.cursors else hub.inboxes
+    _done(session, verb.cid, settles.ack(session, verb.ids, now))
 
 
 def nack(session: ServedSession, verb: wire.Nack, now: float) -> None:
-    session.server.hub.inboxes.nack(session, verb.id, verb.reason, verb.after_s, now)
+    hub = session.server.hub
+    hub.inboxes.nack(hub.durables.taker(session, verb.id), verb.id, verb.reason, verb.after_s, now)
     _done(session, verb.cid, 1)
 
 
 def reject(session: ServedSession, verb: wire.Reject, now: float) -> None:
-    session.server.hub.inboxes.reject(session, verb.id, verb.reason, now)
+    hub = session.server.hub
+    hub.inboxes.reject(hub.durables.taker(session, verb.id), verb.id, verb.reason, now)
     _done(session, verb.cid, 1)
 
 
 def give_back(session: ServedSession, verb: wire.GiveBack, now: float) -> None:
-    _done(session, verb.cid, session.server.hub.inboxes.give_back(session, verb.ids, now))
+    hub = session.server.hub
+    settles = hub.durables if session.cursors else hub.inboxes
+    _done(session, verb.cid, settles.give_back(session, verb.ids, now))
 
 
 def working(session: ServedSession, verb: wire.Working, now: float) -> None:
-    session.server.hub.inboxes.working(session, verb.id, verb.hold_s, now)
+    hub = session.server.hub
+    hub.inboxes.working(hub.durables.taker(session, verb.id), verb.id, verb.hold_s, now)
     _done(session, verb.cid, 1)
 
 

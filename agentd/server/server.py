@@ -103,7 +103,7 @@ class Server:
         await self._drain()
         listener.close()
         for session in self.sessions:
-            session.credit = 0  # what one of them leaves behind is for the next start, not for those that go next
+            session.take_no_more()  # what one of them leaves behind is for the next start, not for those that go next
         if self.direct is not None:
             self.direct.close()  # first: a session's end is that of its pairs
         for session in [*self.sessions, *self._turned_away]:
@@ -217,10 +217,10 @@ class Server:
     def _busy(self) -> bool:
         """Whether something is in somebody's hands, or on its way there."""
         return any(
-            session.held
+            session.held  # also of one that takes no mail: an answer
             or session.asking
             or session.unsent
-            or (session.takes and session.credit and session.agent.waiting)
+            or any(taker.held or (taker.credit and taker.agent.waiting) for taker in session.all_takers())
             for session in self.sessions
             if session.joined
         )

@@ -302,6 +302,7 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         else:
             self.read_on()
         self.send_pending()
-        if self.takes:
-            self.server.hub.inboxes.pump(self.agent)
+        if takers := self.all_takers():
+            for taker in takers:
+                self.server.hub.inboxes.pump(taker.agent)
             self.server.flush(self.server.now())

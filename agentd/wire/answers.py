@@ -76,6 +76,7 @@ class Subscribed(Struct, array_like=True, tag=66):
 
     cid: Cid
     subscription: int
+    note: str = ""  # what of it was passed over, and why
 
 
 class Found(Struct, array_like=True, tag=67):
@@ -108,6 +109,7 @@ class Details(Struct, array_like=True, gc=False):
     reply_by: float | None = None  # a request: the asker waits until then
     expires_at: float | None = None
     due_at: float | None = None  # its sender wanted nobody to be given it before
+    event: Id | None = None  # in a durable subscription: the event that this is a copy of
 
 
 class Message(Struct, array_like=True, tag=80, gc=False):
@@ -135,7 +137,7 @@ class LaggedEvent(Struct, array_like=True, tag=82):
     """A subscription has a gap: so many events were not kept for it."""
 
     subscription: int
-    missed: int
+    missed: int  # -1: nobody knows how many
 
 
 class Bye(Struct, array_like=True, tag=83):

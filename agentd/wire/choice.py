@@ -248,7 +248,7 @@ TABLE: Final = (
         "low_publish",
         {**_LOW, "verb": ("publish",)},
         "not_on_this_lane",
-        "An event is for who subscribes now: it is not kept",
+        "An event is kept where a durable subscription wants it, not by its publisher's wish",
         "Publish with priority normal.",
     ),
     # Through agentd's socket into an inbox.
@@ -263,7 +263,7 @@ TABLE: Final = (
         "durable_publish",
         {**_NORMAL, "durable": (True,), "verb": ("publish",)},
         "not_on_this_lane",
-        "An event is for who subscribes now: it is not kept",
+        "An event is kept where a durable subscription wants it, not by its publisher's wish",
         "Leave out durable.",
     ),
     _refused(

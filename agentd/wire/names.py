@@ -12,6 +12,8 @@ MAX_NAME_BYTES: Final = 255
 ANONYMOUS: Final = "anonymous."
 #: Nobody else may bear it.
 DAEMON: Final = "agentd"
+#: What the name of a durable subscription has before it where agents are named: no agent can bear such a name.
+SUBSCRIPTION: Final = "sub:"
 #: Topics on which the daemon publishes its own facts; agents may subscribe to them, never publish.
 OWN_TOPICS: Final = "agentd:"
 

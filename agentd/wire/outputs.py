@@ -99,6 +99,7 @@ class Taken(Struct):
     headers: dict[str, str] | UnsetType = UNSET
     re: Id | UnsetType = UNSET
     hops: int | UnsetType = UNSET
+    event: Id | UnsetType = UNSET  # of a durable subscription: as its publisher knows it
     held: str | UnsetType = UNSET  # recv --hold: how long it is kept for this agent
     file: SavedFile | UnsetType = UNSET  # recv --save
 
@@ -113,6 +114,13 @@ class Gap(Struct):
     """A line of `subscribe` in place of events that it missed."""
 
     lagged: Missed
+
+
+class Unsubscribed(Struct):
+    """The durable subscription that is no more, and how many messages ended with it."""
+
+    unsubscribed: str
+    given_up: int
 
 
 class Served(Struct):
@@ -323,6 +331,7 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "serve": (Served,),
     "publish": (Published,),
     "subscribe": (Taken, Gap),
+    "unsubscribe": (Unsubscribed,),
     "trace": (views.TraceView,),
     "agents list": (views.AgentsView,),
     "agents forget": (Forgotten,),

@@ -83,7 +83,16 @@ class Recording(Struct, array_like=True, tag=13):
     missed: int = 0
 
 
-Record = Kept | Acked | Ended | Moved | Died | Passed | Named | Forgotten | Recording
+class Durable(Struct, array_like=True, tag=9):
+    """A durable subscription is known, and what it is now. Its name is as agents are named: sub:NAME."""
+
+    name: str
+    pattern: str
+    at: float
+    missed: int = 0  # events that it has a gap of, nobody was told; -1: nobody knows how many
+
+
+Record = Kept | Acked | Ended | Moved | Died | Passed | Named | Forgotten | Recording | Durable
 
 encode_record: Final = msgpack.Encoder().encode
 _decode: Final = msgpack.Decoder(Record).decode

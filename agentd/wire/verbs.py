@@ -88,7 +88,8 @@ class Reply(Struct, array_like=True, tag=12, gc=False):
 
 
 class Publish(Struct, array_like=True, tag=13, gc=False):
-    """An event to whoever subscribes to the topic now. Answered by Receipt with `reached` and `refused`."""
+    """An event to whoever subscribes to the topic. Answered by Receipt with `reached` and `refused`; where a durable
+    subscription has it, once the journal has."""
 
     cid: Cid
     topic: str
@@ -98,19 +99,22 @@ class Publish(Struct, array_like=True, tag=13, gc=False):
 
 
 class Subscribe(Struct, array_like=True, tag=14):
-    """Events whose topic matches. `start` other than "new", and `name`, need the journal."""
+    """Events whose topic matches. With `name` the durable subscription of that name is made, or gone on with: its
+    events wait for whoever subscribes under it; each goes to one of them, who settles it as mail."""
 
     cid: Cid
     pattern: str
     start: str = "new"
     name: str | None = None
+    window: Annotated[int, Meta(ge=0, le=1 << 20)] = 0  # of a durable one: so many unsettled; 0: topics.max_events
 
 
 class Unsubscribe(Struct, array_like=True, tag=15):
-    """End a subscription."""
+    """End a subscription. With `name` the durable one of that name ends for good, with all that waits for it."""
 
     cid: Cid
     subscription: int
+    name: str | None = None
 
 
 class Receive(Struct, array_like=True, tag=20, gc=False):

@@ -178,7 +178,7 @@ class MemoryHub:
             if not orderly:
                 self.server.hub.receipts.journal.book = None  # nothing that happens from now on is written down
             for cable in self.cables:
-                cable.session.credit = 0  # what one leaves behind is for the next start, not for those that go next
+                cable.session.take_no_more()  # what one leaves behind is for the next start, not for those that go next
             for cable in list(self.cables):
                 if orderly:
                     cable.session.say_goodbye("agentd is stopping")
