@@ -232,10 +232,10 @@ async def test_what_is_no_topic_or_pattern_is_refused(face: Face) -> None:
                 await me.publish(topic, b"x")
         with pytest.raises(errors.BadName):
             me.subscribe("a**")
-        for journal in ({"start": "all"}, {"name": "mine"}):
-            with pytest.raises(errors.LaneUnavailable):
-                async with me.subscribe("t", **journal):
-                    pytest.fail("there is no journal")
+        for kind, given in ((errors.BadRequest, {"start": "all"}), (errors.BadName, {"name": "a b"})):
+            with pytest.raises(kind):
+                async with me.subscribe("t", **given):
+                    pytest.fail("there can be none")
 
 
 # Many at once.

@@ -265,6 +265,10 @@ class Conversation(Attaching, Generic[R, P]):
             out.touch()
         return self._received(message, self._face, window)
 
+    def show(self, event: Message) -> R:
+        """The application gets this event, which nobody has to settle."""
+        return self._received(event, self._face, None, True)
+
     def ack_answer(self, id: int) -> None:
         """The asker has its answer. Travels with the next write, or alone when none comes soon."""
         self.out.acks.append(id)
@@ -354,7 +358,7 @@ class Conversation(Attaching, Generic[R, P]):
     def _done(self, message: Any) -> None:
         call = self._open.pop(message.cid, None)
         if type(message) is Subscribed:
-            self.feeds.subscribed(message.cid, message.subscription)
+            self.feeds.subscribed(message.cid, message.subscription, message.note)
         elif type(message) is Joined:
             self.name = message.name
             if self._joined and self.direct is not None:

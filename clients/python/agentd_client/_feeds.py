@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from agentd.wire.errors import AgentdError, Lagged
-from agentd.wire.messages import LaggedEvent, Message, Subscribe, Unsubscribe
+from agentd.wire.errors import AgentdError, BadRequest, Lagged
+from agentd.wire.messages import GiveBack, LaggedEvent, Message, Nack, Subscribe, Unsubscribe
 from agentd.wire.names import check_pattern
+from agentd_client._mail import MAX_WINDOW
 from agentd_client._options import checked
+from agentd_client.message import Received, failure
 from agentd_client.receipt import Call, Steps
 
 if TYPE_CHECKING:
@@ -25,21 +27,31 @@ class Feed:
         "_buffer",
         "_conversation",
         "_interrupted",
+        "_last",
         "_waiters",
         "delivered",
         "error",
         "name",
+        "note",
         "number",
         "opened",
         "pattern",
         "start",
+        "window",
     )
 
-    def __init__(self, conversation: Conversation[Any, Any], pattern: str, start: str, name: str | None) -> None:
+    def __init__(
+        self, conversation: Conversation[Any, Any], pattern: str, start: str, name: str | None, window: int = 1
+    ) -> None:
+        if not 1 <= window <= MAX_WINDOW:
+            raise BadRequest(f"A window of {window} is not between 1 and {MAX_WINDOW}")
         self._conversation = conversation
         self.pattern = check_pattern(pattern)
         self.start = start
-        self.name = name
+        self.name = name  # of a durable one, whose events are settled like mail
+        self.window = 0 if name is None else window
+        self.note: str | None = None  # None: the daemon has not answered yet
+        self._last: Received | None = None  # of a durable one: what the application is at
         self.opened = False
         self.number = 0  # the daemon's, 0 while there is none
         self.error: AgentdError | None = None
@@ -51,7 +63,7 @@ class Feed:
 
     def subscribe(self, cid: int) -> Subscribe:
         """What asks for it."""
-        return Subscribe(cid, self.pattern, self.start, self.name)
+        return Subscribe(cid, self.pattern, self.start, self.name, self.window)
 
     def arrived(self, event: Message | LaggedEvent) -> None:
         """Keep an event, or the place of a gap, for the application."""
@@ -59,14 +71,20 @@ class Feed:
         self._wake()
 
     def lost(self) -> None:
-        """The connection is gone: what is published from now until we are subscribed again passes us by."""
+        """The connection is gone: what is published from now until we are subscribed again passes us by. For a durable
+        one it waits, and what was never handed over is sent again."""
         self.number = 0
         self.delivered.clear()
-        self._interrupted = True
+        if self.name is None:
+            self._interrupted = True
+        else:
+            self._buffer = deque(event for event in self._buffer if isinstance(event, LaggedEvent))
 
-    def subscribed(self, number: int) -> None:
+    def subscribed(self, number: int, note: str) -> None:
         """The daemon has it. Only now is the gap over that an application is told of."""
         self.number = number
+        if self.note is None:  # a later connection goes on with it anyway
+            self.note = note
         if self._interrupted:
             self._interrupted = False
             self.arrived(LaggedEvent(number, UNCOUNTED))
@@ -89,21 +107,43 @@ class Feed:
         event = self._buffer.popleft()
         if isinstance(event, LaggedEvent):
             if event.missed == UNCOUNTED:
+                why = "the connection was lost" if self.name is None else "the daemon was killed while it had no room"
                 raise Lagged(
-                    f"The subscription to {self.pattern} was interrupted: the connection was lost",
+                    f"The subscription to {self.pattern} was interrupted: {why}",
                     "Events in between were not kept for it, nobody knows how many. It goes on from here.",
                 )
+            why = "It was read too slowly" if self.name is None else "There was no room for them"
             raise Lagged(
                 f"The subscription to {self.pattern} missed {event.missed} events",
-                "It was read too slowly. It goes on from here.",
+                f"{why}. It goes on from here.",
                 missed=event.missed,
             )
-        if event.details is not None and event.details.subscription == self.number:
+        if self.name is None and event.details is not None and event.details.subscription == self.number:
             self.delivered.append(event.id)
             if len(self.delivered) == 1:
                 self._conversation.out.delivering.append(self)
             self._conversation.out.touch()
         return event
+
+    def hand_over(self, event: Message) -> Any:
+        """The application gets this one now."""
+        if self.name is None:
+            return self._conversation.show(event)
+        self._last = self._conversation.hand_over(event, None)
+        return self._last
+
+    def settle_last(self, kind: type[BaseException] | None = None, error: BaseException | None = None) -> None:
+        """The application is done with what it was handed last, unless it settled that by itself; or it left with an
+        error, and it comes again."""
+        last, self._last = self._last, None
+        if last is None or last.settled or self._conversation.closed is not None:
+            return
+        if kind is None:
+            self._conversation.ack(last)
+            return
+        id = last.wire.id
+        failed = issubclass(kind, Exception)
+        self._conversation.mail.settle(last, Nack(0, id, failure(error)) if failed else GiveBack(0, [id]))
 
     def wait(self) -> Steps[None]:
         """Until there may be something to take."""
@@ -153,11 +193,11 @@ class Feeds:
         self._asked[call.cid] = feed
         return call
 
-    def subscribed(self, cid: int, number: int) -> None:
+    def subscribed(self, cid: int, number: int, note: str) -> None:
         """The daemon has one, under its own number."""
         feed = self._asked.pop(cid, None)
         if feed is not None:
-            feed.subscribed(number)
+            feed.subscribed(number, note)
             self._numbered[number] = feed
             if not feed.opened:  # ended meanwhile
                 self.end(feed)

@@ -16,6 +16,7 @@ from agentd.wire import messages as wire
 from agentd.wire.messages import GiveBack, Nack, Working
 from agentd.wire.names import id_text
 from agentd_client._blocking_channel import Channel as Channel
+from agentd_client._blocking_subscription import Subscription as Subscription
 from agentd_client._conversation import Conversation
 from agentd_client._feeds import Feed
 from agentd_client._joining import Place, check_lane, find_socket, find_stand_in, make_join
@@ -166,45 +167,6 @@ class Inbox:
         self._window.close()
 
 
-class Subscription:
-    """The events of a subscription. A gap raises errors.Lagged at its place; the next step goes on behind it."""
-
-    def __init__(self, client: Client, feed: Feed) -> None:
-        self._client = client
-        self._feed = feed
-
-    def __enter__(self) -> Subscription:
-        self._open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._feed.close()
-
-    def __iter__(self) -> Subscription:
-        return self
-
-    def __next__(self) -> Message:
-        conversation = self._client.conversation
-        if not self._feed.opened:
-            self._open()
-        while (event := self._feed.take()) is None:
-            if conversation.left:
-                raise StopIteration
-            self._client.drive(self._feed.wait())
-        self._client.say()
-        return Message(event, self._client, None, True)
-
-    def _open(self) -> None:
-        self._client.drive(self._client.verbs.subscribe(self._feed))
-
-    def close(self) -> None:
-        """End it."""
-        self._feed.close()
-
-    def __del__(self) -> None:
-        self._feed.close()
-
-
 class Client:
     """An agent, as its own process sees it. Use it from one thread. Ids are given as text, of which any beginning
     that only one message has will do, or as the numbers that views hold."""
@@ -294,12 +256,17 @@ class Client:
     def publish(
         self, topic: str, body: object, *, timeout: float | None = None, **options: Unpack[SendOptions]
     ) -> Receipt:
-        """An event to whoever subscribes now; the receipt says how many have it and who had no room."""
+        """An event to whoever subscribes; the receipt says how many have it and who had no room."""
         return self.drive(self.verbs.publish(topic, body, timeout, options))
 
-    def subscribe(self, pattern: str, start: str = "new", name: str | None = None) -> Subscription:
-        """Events whose topic matches, for `with` and `for`."""
-        return Subscription(self, Feed(self.conversation, pattern, start, name))
+    def subscribe(self, pattern: str, start: str = "new", name: str | None = None, window: int = 1) -> Subscription:
+        """Events whose topic matches, for `with` and `for`. With a name those wait that come while nobody is there, and
+        each is yours until it is settled: by its own verbs, or as done when you ask for the next."""
+        return Subscription(self, Feed(self.conversation, pattern, start, name, window))
+
+    def unsubscribe(self, name: str) -> int:
+        """End the durable subscription of that name for good, with what waits for it; how many messages these were."""
+        return int(self.drive(self.verbs.call(wire.Unsubscribe, 0, name)).count)
 
     def receive(self, timeout: float | None = None) -> Message | None:
         """One message, or None when the time is over first."""

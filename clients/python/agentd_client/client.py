@@ -17,6 +17,7 @@ from agentd_client._joining import Place, check_lane, find_socket, find_stand_in
 from agentd_client._lazily import make_handler, make_receiver
 from agentd_client._link import Link, drive, until_settled
 from agentd_client._mail import Window
+from agentd_client._subscription import Subscription as Subscription
 from agentd_client._verbs import Verbs
 from agentd_client._waiter import Waiter, receive, wait
 from agentd_client.message import Received, failure
@@ -152,44 +153,6 @@ class Inbox:
         self._window.close()
 
 
-class Subscription:
-    """The events of a subscription. A gap raises errors.Lagged at its place; the next step goes on behind it."""
-
-    def __init__(self, client: Client, feed: Feed) -> None:
-        self._client = client
-        self._feed = feed
-
-    async def __aenter__(self) -> Subscription:
-        await self._open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._feed.close()
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> Message:
-        conversation = self._client.conversation
-        if not self._feed.opened:
-            await self._open()
-        while (event := self._feed.take()) is None:
-            if conversation.left:
-                raise StopAsyncIteration
-            await drive(self._feed.wait())
-        return Message(event, self._client, None, True)
-
-    async def _open(self) -> None:
-        await drive(self._client.verbs.subscribe(self._feed))
-
-    async def aclose(self) -> None:
-        """End it."""
-        self._feed.close()
-
-    def __del__(self) -> None:
-        self._feed.close()
-
-
 class Client:
     """An agent, as its own process sees it. Use it from one event loop. Ids are given as text, of which any beginning
     that only one message has will do, or as the numbers that views hold."""
@@ -281,12 +244,17 @@ class Client:
     async def publish(
         self, topic: str, body: object, *, timeout: float | None = None, **options: Unpack[SendOptions]
     ) -> Receipt:
-        """An event to whoever subscribes now; the receipt says how many have it and who had no room."""
+        """An event to whoever subscribes; the receipt says how many have it and who had no room."""
         return await drive(self.verbs.publish(topic, body, timeout, options))
 
-    def subscribe(self, pattern: str, start: str = "new", name: str | None = None) -> Subscription:
-        """Events whose topic matches, for `async with` and `async for`."""
-        return Subscription(self, Feed(self.conversation, pattern, start, name))
+    def subscribe(self, pattern: str, start: str = "new", name: str | None = None, window: int = 1) -> Subscription:
+        """Events whose topic matches, for `async with` and `async for`. With a name those wait that come while nobody
+        is there, and each is yours until it is settled: by its own verbs, or as done when you ask for the next."""
+        return Subscription(self, Feed(self.conversation, pattern, start, name, window))
+
+    async def unsubscribe(self, name: str) -> int:
+        """End the durable subscription of that name for good, with what waits for it; how many messages these were."""
+        return int((await drive(self.verbs.call(wire.Unsubscribe, 0, name))).count)
 
     async def receive(self, timeout: float | None = None) -> Message | None:
         """One message, or None when the time is over first."""

@@ -96,6 +96,12 @@ class Received(Struct, eq=False):
         return None if details is None else details.topic
 
     @property
+    def event(self) -> str | None:
+        """In a durable subscription: the id that the publisher of the event knows it by; this copy has its own."""
+        details = self.wire.details
+        return None if details is None or details.event is None else id_text(details.event)
+
+    @property
     def headers(self) -> dict[str, str]:
         """The sender's own."""
         details = self.wire.details

@@ -1,0 +1,66 @@
+"""A subscription, as the asyncio face reads it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from agentd_client._link import drive
+
+if TYPE_CHECKING:
+    from agentd_client._feeds import Feed
+    from agentd_client.client import Client, Message
+
+
+class Subscription:
+    """The events of a subscription. A gap raises errors.Lagged at its place; the next step goes on behind it. Of a
+    durable one, leaving `async with` settles the last event: it is done, after an exception it comes again."""
+
+    def __init__(self, client: Client, feed: Feed) -> None:
+        self._client = client
+        self._feed = feed
+
+    @property
+    def note(self) -> str:
+        """What of the subscription agentd passed over, and why: a start of one that goes on where it was."""
+        return self._feed.note or ""
+
+    async def __aenter__(self) -> Subscription:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._feed.settle_last(kind, error)
+        self._feed.close()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        feed = self._feed
+        conversation = self._client.conversation
+        feed.settle_last()
+        if not feed.opened:
+            await self._open()
+        waited = False
+        while (event := feed.take()) is None:
+            if conversation.left:
+                raise StopAsyncIteration
+            waited = True
+            await drive(feed.wait())
+        message: Message = feed.hand_over(event)
+        if waited:
+            self._client.took()
+        return message
+
+    async def _open(self) -> None:
+        await drive(self._client.verbs.subscribe(self._feed))
+
+    async def aclose(self) -> None:
+        """End it. The last event of a durable one, unless it is settled, comes again."""
+        self._feed.close()
+
+    def __del__(self) -> None:
+        self._feed.close()
