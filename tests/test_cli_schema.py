@@ -80,6 +80,17 @@ def subscribe(agentctl: Agentctl) -> list[Any]:
     return listening.result().lines
 
 
+def unsubscribe(agentctl: Agentctl) -> Result:
+    listening = agentctl.start("subscribe", "task:*", "--name", "ci", "--count", "1", "--json", name="watcher")
+    wait_until(lambda: any(one["name"] == "sub:ci" for one in agentctl("agents", "--json").json["agents"]))
+    for body in ("1", "2"):
+        agentctl("publish", "task:done", body, name="planner", status=0)
+    (event,) = listening.result().lines
+    validator("subscribe").validate(event)
+    assert event["event"] != event["id"]
+    return agentctl("unsubscribe", "ci", "--json", status=0)
+
+
 def forget(agentctl: Agentctl) -> Result:
     sent(agentctl)
     agentctl("recv", name="builder", status=0)
@@ -168,6 +179,7 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "serve": serve,
     "publish": lambda run: run("publish", "task:done", "hi", "--json", status=0),
     "subscribe": subscribe,
+    "unsubscribe": unsubscribe,
     "trace": on(dead, "trace", "ID"),
     "agents list": seen("agents", "list"),
     "agents forget": forget,

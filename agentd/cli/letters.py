@@ -76,7 +76,7 @@ def to_json(message: Message) -> dict[str, Any]:
         "lane": str(message.lane),
         "wants_reply": message.wants_reply,
     }
-    for name in ("topic", "headers", "re", "hops"):
+    for name in ("topic", "headers", "re", "hops", "event"):
         if value := getattr(message, name):
             shown[name] = value
     return shown

@@ -30,6 +30,7 @@ PANELS: Final = {
         "serve",
         "publish",
         "subscribe",
+        "unsubscribe",
         "trace",
     ],
     "Together": ["agents", "halt", "pause", "resume"],

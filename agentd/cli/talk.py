@@ -309,7 +309,10 @@ def serve(call: Call, name: str, command: tuple[str, ...], jobs: int, replace: b
 @takes_body
 @option("--header", "headers", multiple=True, callback=_headers, metavar="K=V", help="A header; repeatable.")
 def publish(call: Call, topic: str, body: str, kind: str | None, headers: dict[str, str] | None) -> int:
-    """Publish an event to those subscribed to TOPIC now, and say how many have it."""
+    """Publish an event to those subscribed to TOPIC, and say how many have it.
+
+    Durable subscriptions (`agentctl subscribe --name`) have it on disk then, and it says stored.
+    """
     value = read_body(body, kind)
     with call.connect() as me:
         receipt = me.publish(topic, value, headers=headers, timeout=call.patience_s)
@@ -317,22 +320,30 @@ def publish(call: Call, topic: str, body: str, kind: str | None, headers: dict[s
     if call.as_json or receipt.state == "unknown":
         return letters.show_receipt(call, receipt, topic=topic, reached=receipt.reached, refused=refused)
     if refused:
-        show.say(show.paint(f"Not taken, their inbox is full: {', '.join(refused)}", "red"))
-    show.say(f"{show.count(receipt.reached or 0, 'subscription')} reached  {receipt.id}  on {topic}")
+        show.say(show.paint(f"Not taken, no room: {', '.join(refused)}", "red"))
+    stored = "  stored" if receipt.state == "stored" else ""
+    show.say(f"{show.count(receipt.reached or 0, 'subscription')} reached  {receipt.id}  on {topic}{stored}")
     return 0
 
 
-@verb("agentctl subscribe 'task:*'\nagentctl subscribe 'agentd:*' --json")
+@verb("agentctl subscribe 'task:*'\nagentctl subscribe 'agentd:*' --json\nagentctl subscribe 'build:*' --name ci")
 @argument("pattern")
 @option("--count", type=click.IntRange(1), metavar="N", help="End after N events.")
-def subscribe(call: Call, pattern: str, count: int | None) -> int:
+@option("--name", metavar="NAME", help="Durable: events wait under NAME while nobody is there; several share it.")
+@option("--start", default="new", metavar="WHEN", help="Of a new NAME: `new` events, the default.")
+def subscribe(call: Call, pattern: str, count: int | None, name: str | None, start: str) -> int:
     """Print events whose topic matches PATTERN, until interrupted.
 
-    `*` stands for any part of one segment, `**` for any number of segments. A gap is told, never hidden.
+    `*` stands for any part of one segment, `**` for any number of segments. A gap is told, never hidden. With --name an
+    event is acked once it was printed; `agentctl inbox sub:NAME` shows those that wait, `unsubscribe` ends it.
     """
     from agentd.wire.errors import Lagged
 
-    with call.connect() as me, me.subscribe(pattern) as events:
+    if name is not None and sys.stdout is None:
+        raise click.UsageError("stdout is closed: what is taken could not be shown.")
+    with call.connect() as me, me.subscribe(pattern, start, name) as events:
+        if events.note:
+            show.warn(f"agentctl: {events.note}")
         while count is None or count > 0:
             try:
                 event = next(events, None)
@@ -341,8 +352,26 @@ def subscribe(call: Call, pattern: str, count: int | None) -> int:
                 continue
             if event is None:
                 break
-            letters.show_event(call, event)
+            try:
+                letters.show_event(call, event)
+            except OSError:
+                event.give_back()
+                raise
             count = None if count is None else count - 1
+    return 0
+
+
+@verb("agentctl unsubscribe ci")
+@argument("name", metavar="NAME")
+def unsubscribe(call: Call, name: str) -> int:
+    """End the durable subscription NAME for good, with all that waits for it."""
+    name = name.removeprefix("sub:")
+    with call.connect() as me:
+        given_up = me.unsubscribe(name)
+    if call.as_json:
+        show.emit({"unsubscribed": name, "given_up": given_up})
+    else:
+        show.say(f"unsubscribed  {name}" + (f": {show.count(given_up, 'message')} given up" if given_up else ""))
     return 0
 
 
