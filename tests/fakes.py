@@ -38,7 +38,7 @@ from agentd.wire.messages import (
     Subscribe,
     Subscribed,
 )
-from agentd_client._memory import MemoryJournal
+from agentd_client._memory_journal import MemoryJournal
 
 T = TypeVar("T", bound=msgspec.Struct)
 

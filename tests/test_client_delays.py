@@ -53,3 +53,18 @@ async def test_it_outlives_the_daemon(own_face: Face, place: Daemon | MemoryDaem
         assert (message.id, message.value, message.attempt) == (id, "later", 1)
         view = await builder.trace(far)
         assert view.until is not None and view.state == "stored"
+
+
+@pytest.mark.parametrize("asked", [{"wait": "stored"}, {"level": "mapped"}, {"level": "synced", "wait": "stored"}])
+async def test_stored_is_answered_or_refused(face: Face, asked: dict[str, Any]) -> None:
+    async with face.connect("planner") as me:
+        for how in ({"priority": "low"}, {"durable": True}):
+            assert (await me.send("planner", "x", **how, **asked)).state == "stored"
+            ticket = me.post("planner", "x", **how, **asked)
+            assert (await ticket).state == "stored"
+        with pytest.raises(errors.BadRequest, match="not kept"):
+            await me.send("planner", "x", **asked)
+        with pytest.raises(errors.NotOnThisLane):
+            await me.send("planner", "x", priority="high", **asked)
+        for _ in range(4):
+            await (await me.receive(timeout=60)).ack()

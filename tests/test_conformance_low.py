@@ -9,7 +9,7 @@ from parties import value_of
 from worlds import World
 
 from agentd.wire.bodies import Content
-from agentd.wire.messages import Options, Priority, Publish, Request, Route, State
+from agentd.wire.messages import Level, Message, Options, Priority, Publish, Request, Route, State
 
 KEPT = [{"priority": Priority.LOW}, {"durable": True}, {"priority": Priority.LOW, "durable": True}]
 
@@ -67,3 +67,24 @@ def test_requests_and_events_are_not_kept(world: World, options: dict[str, Any])
         Publish(0, "build:done", Content.TEXT, b"", Options(**options)),
     ):
         assert sender.refusal(verb).code == "not_on_this_lane"
+
+
+@pytest.mark.parametrize("options", KEPT)
+@pytest.mark.parametrize("asked", [{"level": Level.MAPPED}, {"level": Level.SYNCED}, {"wait": State.STORED}])
+def test_how_surely_it_is_kept_may_be_said(world: World, options: dict[str, Any], asked: dict[str, Any]) -> None:
+    sender, receiver = world.join("planner"), world.join("builder", take=True)
+    calls = [sender.start_send("builder", number, **options, **asked) for number in range(5)]
+    calls += [sender.start_send("builder", 5, **options)]
+    answers = {call: sender.accepted(call) for call in reversed(calls)}
+    assert {answer.state for answer in answers.values()} == {State.STORED}
+    assert [value_of(receiver.take()) for _ in calls] == list(range(6))
+
+
+@pytest.mark.parametrize("asked", [{"level": Level.MAPPED}, {"wait": State.STORED}])
+def test_of_what_is_not_kept_nobody_says_that_it_is_stored(world: World, asked: dict[str, Any]) -> None:
+    sender, receiver = world.join("planner"), world.join("builder", take=True)
+    assert sender.refused_send("builder", b"", **asked).code == "bad_request"
+    for lane in (Priority.CRITICAL, Priority.HIGH):
+        assert sender.refused_send("builder", b"", priority=lane, **asked).code == "not_on_this_lane"
+    assert sender.accepted(sender.start_send("absent", b"", allow_absent=True, **asked)).state is State.STORED
+    assert not receiver.so_far(Message)

@@ -91,7 +91,7 @@ def test_who_waits_for_acked_hears_of_any_other_end(world: World) -> None:
     assert (receipt.state, receipt.note) == (State.DEAD, "I can't")
 
 
-@pytest.mark.parametrize("state", [State.STORED, State.EXPIRED, State.DEAD, State.UNKNOWN])
+@pytest.mark.parametrize("state", [State.EXPIRED, State.DEAD, State.UNKNOWN])
 def test_nobody_can_wait_for_other_states(world: World, state: State) -> None:
     world.join("builder", take=True)
     assert world.join("planner").refused_send("builder", b"x", wait=state).code == "bad_request"

@@ -8,8 +8,8 @@ import pytest
 from fakes import WALL_OFFSET, World
 
 from agentd.hub import views
+from agentd.hub.asked import check_direct
 from agentd.hub.notices import notice
-from agentd.hub.router import check_direct
 from agentd.wire.errors import AgentdError, Backpressure, BadRequest, LimitReached, NotOnThisLane
 from agentd.wire.messages import Accepted, Message, Notice, Options, Priority, State
 

@@ -38,7 +38,7 @@ NEVER = {
 }
 
 # A hub for the tests of agents is the daemon's own code, in their process. Only who tests imports it, see below.
-TESTING = {"agentd_client.testing", "agentd_client._memory"}
+TESTING = {"agentd_client.testing", "agentd_client._memory", "agentd_client._memory_journal"}
 
 PLUGIN = "agentd_client.pytest_plugin"
 

@@ -459,15 +459,15 @@ MUTANTS = [
     Mutant(
         "stored is told before the sync",
         JOURNAL,
-        'if self._settings.level == "mapped":',
-        "if True:",
+        "self._hub.receipts.journal.reached(native.tail, now, Level.MAPPED)\n",
+        "self._hub.receipts.journal.reached(native.tail, now, Level.SYNCED)\n",
         "test_journal_turns.py::test_nobody_is_told_before_the_disk_has_said_so",
     ),
     Mutant(
         "what came during a sync is told with it",
         JOURNAL,
-        "                self._tell(position, now)\n",
-        "                self._tell(self._native.tail, now)\n",
+        "reached(position, now, Level.SYNCED)",
+        "reached(self._native.tail, now, Level.SYNCED)",
         "test_journal_turns.py::test_what_comes_while_a_sync_is_under_way_shares_the_next_one",
     ),
     Mutant(
@@ -543,7 +543,7 @@ MUTANTS = [
     Mutant(
         "mapped is told before the kernel has it",
         JOURNAL,
-        "            self._native.flush()\n",
+        "            native.flush()\n",
         "            pass\n",
         "test_journal_turns.py::test_mapped_is_with_the_kernel_when_it_is_told",
     ),
@@ -569,6 +569,13 @@ MUTANTS = [
         "test_checkpoint.py::test_what_became_of_it_outlives_a_crash",
     ),
     Mutant(
+        "what is to be synced waits for somebody else",
+        JOURNAL,
+        "min(self._flushed, native.synced) >= native.tail",
+        "self._flushed >= native.tail",
+        "test_levels.py::test_what_is_to_be_synced_is_though_all_others_need_it_not",
+    ),
+    Mutant(
         "until when it is to wait is not written down",
         "stored.py",
         "        waits = fresh and entry.due\n",
@@ -578,8 +585,8 @@ MUTANTS = [
     Mutant(
         "what waits for its time is in memory alone",
         ROUTER,
-        "            if entry.due or _to_be_kept(agent, options):\n",
-        "            if _to_be_kept(agent, options):\n",
+        "    return details is not None and details.due_at is not None\n",
+        "    return False\n",
         "test_delays.py::test_it_outlives_the_daemon_and_its_time_goes_on",
     ),
     Mutant(

@@ -81,7 +81,7 @@ def test_headers_over_the_limit_are_refused(world: World, sender: FakeSession, t
         world.send(sender, "taker", headers={"a": "b" * (16 << 10)})
 
 
-@pytest.mark.parametrize("wait", [State.STORED, State.EXPIRED, State.DEAD, State.UNKNOWN])
+@pytest.mark.parametrize("wait", [State.EXPIRED, State.DEAD, State.UNKNOWN])
 def test_nobody_can_wait_for_what_may_never_come(
     world: World, sender: FakeSession, taker: FakeSession, wait: State
 ) -> None:

@@ -44,7 +44,7 @@ from agentd.wire.messages import (
     Welcome,
 )
 from agentd.wire.names import SUBSCRIPTION
-from agentd_client._memory import MemoryJournal
+from agentd_client._memory_journal import MemoryJournal
 
 #: Limits within reach of a test.
 LIMITS: dict[str, dict[str, Any]] = {

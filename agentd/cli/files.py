@@ -24,6 +24,7 @@ _NOT_OF_FILES: Final = {
     "durable": "--durable",
     "key": "--key",
     "delay": "--delay",
+    "level": "--level",
     "at": "--at",
     "headers": "--header",
     "re": "--re",

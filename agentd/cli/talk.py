@@ -37,8 +37,13 @@ def _headers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 @argument("to", metavar="TO")
 @takes_body
 @option("--allow-absent", is_flag=True, help="Keep it for TO even if nobody knows that name yet.")
-@option("--wait", type=click.Choice(["delivered", "acked"]), help="Wait until it got that far.")
+@option("--wait", type=click.Choice(["stored", "delivered", "acked"]), help="Wait until it got that far.")
 @option("--durable", is_flag=True, default=None, help="Write it to disk before saying so.")
+@option(
+    "--level",
+    type=click.Choice(["mapped", "synced"]),
+    help="Stored is said when a kill of agentd, or a power cut, can't lose it; else as journal.level has it.",
+)
 @option("--ttl", type=DURATION, metavar="TIME", help="Not worth delivering after TIME.")
 @option("--delay", type=DURATION, metavar="TIME", help="Nobody is given it before; --ttl counts from then.")
 @option("--at", type=MOMENT, metavar="WHEN", help="The same until an hour, 17:30, or a date, 2026-12-24T17:30.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentd.hub.receipts import ACCEPTED, OVERHEAD_BYTES, Entry, Receipts
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import Message, Options, Priority, Send, Transition
+from agentd.wire.messages import Level, Message, Options, Priority, Send, Transition
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 #: As much as is told to a taker at once, charged with what is reckoned beside the bodies: less than a frame.
 _MAX_BYTES: Final = 48 * 1024
-_LOW: Final = Options(Priority.LOW)
-#: The options of plain messages that are kept.
-_KEPT: Final = (_LOW, Options(Priority.LOW, durable=True), Options(durable=True))
+#: The options of plain messages that are kept, those first that most have.
+_KEPT: Final = tuple(
+    Options(priority, durable, level=level)
+    for level in (None, *Level)
+    for priority, durable in ((Priority.LOW, None), (Priority.LOW, True), (Priority.NORMAL, True))
+)
 
 
 class Plain:
@@ -113,7 +116,7 @@ class Plain:
         session.tally.sent += count
         session.tally.bytes += body_bytes
         if kept_ones:
-            self._journal.answer(kept_ones, session, first_cid)
+            self._journal.answer(kept_ones, session, first_cid, None if options is None else options.level)
         elif first_cid:
             session.accept(first_cid, first_id, at, count=count)
         if taker is not None:

@@ -10,12 +10,13 @@ from agentd._native import crc32c
 from agentd.host.config import Config
 from agentd.hub import delays
 from agentd.hub.agents import Agent, Agents, UsedKey
+from agentd.hub.asked import check_direct, check_event, check_not_kept, check_request, told_later
 from agentd.hub.deadlines import Deadlines
 from agentd.hub.durable import Durables
 from agentd.hub.inbox import Inboxes
 from agentd.hub.plain import Plain
 from agentd.hub.rates import Rates
-from agentd.hub.receipts import ACCEPTED, ACKED, DELIVERED, ENDED, OVERHEAD_BYTES, Entry, Receipts
+from agentd.hub.receipts import ACCEPTED, ACKED, DELIVERED, ENDED, OVERHEAD_BYTES, STORED, Entry, Receipts
 from agentd.hub.requests import Requests
 from agentd.hub.session import Session
 from agentd.hub.topics import Topics
@@ -28,7 +29,6 @@ from agentd.wire.errors import (
     LimitReached,
     NoResponder,
     NoSuchAgent,
-    NotOnThisLane,
     ShuttingDown,
     TooLarge,
     TooManyHops,
@@ -51,7 +51,7 @@ from agentd.wire.names import check_topic, id_text
 
 UNKNOWN = State.UNKNOWN
 LOW = Priority.LOW
-_WAITABLE = (ACCEPTED, DELIVERED, ACKED)
+_WAITABLE = (ACCEPTED, STORED, DELIVERED, ACKED)
 _DEFAULTS = Options()
 _MAX_WATCHERS = 64
 
@@ -106,18 +106,22 @@ class Router:
             if not options.allow_absent:
                 raise self._agents.unknown(verb.to)
             agent = None
-        if options.wait is not ACCEPTED and verb.cid in session.watching:
+        wait = told_later(options)
+        if wait is not ACCEPTED and verb.cid in session.watching:
             raise BadRequest(f"Call {verb.cid} waits for its message already", "Number calls upwards from 1.")
         details = self.details(options, now)
         if options.key is not None and self._repeated(session, verb, options, options.key, now):
             return
+        kept = agent is None or is_kept(agent, options, details)
+        if not kept:
+            check_not_kept(options)
         known = agent is not None
         agent = agent or self._agents.get_or_create(verb.to, now)
         try:
             entry = self._entry(session, agent, verb.content, verb.body, details, now)
             entry.message.lane = options.priority
             self._inboxes.check_room(agent, entry.size_bytes, now)
-            if entry.due or _to_be_kept(agent, options):
+            if kept:
                 self._receipts.journal.keep(entry, options.key, fresh=True)
             else:
                 self._receipts.journal.passed(entry)
@@ -132,9 +136,9 @@ class Router:
             self._remember(session.agent, options.key, entry, now)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, (entry.due or now) + options.ttl)
-        self._accepted(session, verb.cid, entry, options.wait)
-        if options.wait is not ACCEPTED and verb.cid:
-            self._receipts.watch(entry, session, verb.cid, options.wait, now)
+        self._accepted(session, verb.cid, entry, options)
+        if wait is not ACCEPTED and verb.cid:
+            self._receipts.watch(entry, session, verb.cid, wait, now)
         if entry.due:
             delays.begin(self._inboxes, entry)
         else:
@@ -205,17 +209,18 @@ class Router:
             self._inboxes.check_room(agent, entry.size_bytes, now)
         else:
             self._inboxes.check_room_for_answer(agent, entry.size_bytes, now)
-        is_kept = options.durable or options.priority is LOW or (asked is None and not agent.takers)
-        if is_kept and not agent.unnamed:  # who waits for it has it at once; what is left behind is kept then
+        kept = options.durable or options.priority is LOW or (asked is None and not agent.takers)
+        if kept and not agent.unnamed:  # who waits for it has it at once; what is left behind is kept then
             self._receipts.journal.keep(entry)
         else:
+            check_not_kept(options)
             self._receipts.journal.passed(entry)
         self._admit(session, entry)
         if options.ttl is not None:
             self._inboxes.expire_at(entry, now + options.ttl)
-        self._accepted(session, verb.cid, entry, options.wait)
-        if options.wait is not ACCEPTED and verb.cid:
-            self._receipts.watch(entry, session, verb.cid, options.wait, now)
+        self._accepted(session, verb.cid, entry, options)
+        if (wait := told_later(options)) is not ACCEPTED and verb.cid:
+            self._receipts.watch(entry, session, verb.cid, wait, now)
         if asked is None:
             self._inboxes.put(entry)
         else:
@@ -292,7 +297,8 @@ class Router:
         """What the options mean for the message, or the refusal of what can't be had."""
         if options.wait not in _WAITABLE:
             raise BadRequest(
-                f"wait={options.wait.value!r}: nobody can wait for that", "Wait for accepted, delivered or acked."
+                f"wait={options.wait.value!r}: nobody can wait for that",
+                "Wait for accepted, stored, delivered or acked.",
             )
         hops, thread = options.hops, None
         if options.re is not None:
@@ -360,11 +366,11 @@ class Router:
         tally.sent += 1
         tally.bytes += body_bytes
 
-    def _accepted(self, session: Session, cid: int, entry: Entry, wait: State) -> None:
+    def _accepted(self, session: Session, cid: int, entry: Entry, options: Options) -> None:
         """Its sender is told at once; of one that is kept, unless it waits for more, when the journal has it."""
         if entry.position:
-            waits = wait is ACCEPTED
-            self._receipts.journal.answer([entry], session if waits else None, cid)
+            waits = told_later(options) is ACCEPTED
+            self._receipts.journal.answer([entry], session if waits else None, cid, options.level)
             if waits:
                 return
         if cid:
@@ -382,16 +388,24 @@ class Router:
         at = used.at + self._receipts.wall_offset
         if not verb.cid:
             return True
-        if options.wait is not ACCEPTED and entry is not None and len(entry.watchers or ()) >= _MAX_WATCHERS:
+        wait = told_later(options)
+        if entry is not None and not (entry.position or entry.is_stored):
+            check_not_kept(options)
+        if wait is not ACCEPTED and entry is not None and len(entry.watchers or ()) >= _MAX_WATCHERS:
             raise LimitReached(
                 f"{_MAX_WATCHERS} calls wait for message {id_text(used.id)} already", "Don't wait again."
             )
-        session.accept(verb.cid, used.id, at, f"repeated: this key was accepted before; that message is {state.value}")
-        if options.wait is not ACCEPTED:
+        stored = entry is not None and entry.is_stored
+        if entry is not None and options.wait is STORED and not stored:
+            self._receipts.journal.answer([entry], session, verb.cid, options.level)  # with the one before it
+            return True
+        note = f"repeated: this key was accepted before; that message is {state.value}"
+        session.accept(verb.cid, used.id, at, note, state=STORED if stored else ACCEPTED)
+        if wait is not ACCEPTED:
             if entry is None:
                 session.push(Receipt(verb.cid, used.id, UNKNOWN, at, note="it ended, and how is forgotten"))
             else:
-                self._receipts.watch(entry, session, verb.cid, options.wait, now)
+                self._receipts.watch(entry, session, verb.cid, wait, now)
         return True
 
     def used_key(self, session: Session, to: str, size_bytes: int, key: str, now: float) -> UsedKey | None:
@@ -418,30 +432,12 @@ def _other_message(key: str, used: UsedKey) -> BadRequest:
     )
 
 
-def _to_be_kept(agent: Agent, options: Options) -> bool:
-    """Whether the journal has it first: where the sender asks for that, and where nobody is there to take it."""
-    return bool(options.durable) or options.priority is LOW or not agent.takers
-
-
-def check_request(options: Options) -> None:
-    """BadRequest for what only messages have."""
-    if options.wait is not ACCEPTED or options.key is not None or delays.is_asked(options):
-        raise BadRequest("A request takes no wait, key or delay", "Its answer is the reply, or why there is none.")
-
-
-def check_event(options: Options) -> None:
-    """BadRequest for what only messages have."""
-    asked = options.ttl is not None or options.key is not None or delays.is_asked(options)
-    if options.wait is not ACCEPTED or asked:
-        raise BadRequest("An event takes no wait, ttl, key or delay", "They are for messages to one agent.")
-
-
-def check_direct(options: Options) -> None:
-    """NotOnThisLane for what needs an inbox."""
-    if options.key is not None:
-        raise NotOnThisLane("A direct lane knows no idempotency keys", "It never sends a message twice.")
-    if delays.is_asked(options):
-        raise NotOnThisLane("A direct lane keeps nothing for later", "Priority normal and low take a delay.")
+def is_kept(agent: Agent, options: Options, details: Details | None) -> bool:
+    """Whether the journal has it first: where its sender asks for that, where it is for later, and where nobody is
+    there to take it."""
+    if options.durable or options.priority is LOW or not agent.takers:
+        return True
+    return details is not None and details.due_at is not None
 
 
 def shutting_down() -> ShuttingDown:

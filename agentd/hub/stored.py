@@ -16,13 +16,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from agentd.wire.errors import AgentdError
-from agentd.wire.messages import Receipt, State, Transition
+from agentd.wire.messages import Level, Receipt, State, Transition
 from agentd.wire.stored import Acked, Died, Durable, Ended, Forgotten, Kept, Moved, Named, Passed, Record, encode_record
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
     from agentd.hub.receipts import Entry, Receipts
     from agentd.hub.session import Session
+
+
+#: Messages that one answer is for, who is told, and the first of its calls, or of an event the answer itself.
+_Pending = deque[tuple[list["Entry"], "Session | None", "int | Receipt"]]
 
 
 class Book(Protocol):
@@ -51,8 +55,8 @@ class Stored:
     def __init__(self, receipts: Receipts) -> None:
         self._receipts = receipts
         self.book: Book | None = None  # None: nothing outlives this process
-        #: In the order of their records.
-        self._pending: deque[tuple[list[Entry], Session | None, int | Receipt]] = deque()
+        self.level = Level.SYNCED  # where nobody asks for another
+        self._pending: dict[Level, _Pending] = {level: deque() for level in Level}  # in the order of their records
         self.is_all_recorded = False  # also what is not kept, for history
         self._acked: list[int] = []
         self._passed: dict[State, list[int]] = {}  # how those ended of which nothing is kept
@@ -60,7 +64,7 @@ class Stored:
 
     def statistics(self) -> dict[str, int]:
         """How much there is of what, now."""
-        return {"unsynced": len(self._pending)}
+        return {"unsynced": sum(map(len, self._pending.values()))}
 
     # A message and what becomes of it.
 
@@ -88,11 +92,13 @@ class Stored:
         entry.position = self.book.move(record)
         return len(record)
 
-    def answer(self, entries: list[Entry], session: Session | None, answer: int | Receipt) -> None:
-        """Once the journal has these, that is their state, and their sender is told: calls in a row, from the cid
-        `answer` on, of messages with ids in a row; or, of an event's copies, by that receipt. Where nobody asked (0),
-        nobody is told."""
-        self._pending.append((entries, session, answer))
+    def answer(
+        self, entries: list[Entry], session: Session | None, answer: int | Receipt, level: Level | None = None
+    ) -> None:
+        """Once the journal has these, as surely as `level` says, that is their state, and their sender is told: calls
+        in a row, from the cid `answer` on, of messages with ids in a row; or, of an event's copies, by that receipt.
+        Where nobody asked (0), nobody is told."""
+        self._pending[level or self.level].append((entries, session, answer))
 
     def keep_all(self, entries: Iterable[Entry]) -> None:
         """Their agent is absent from now on, and they have to outlive this process too. Those for which there is no
@@ -192,19 +198,27 @@ class Stored:
 
     def failed(self, error: AgentdError) -> None:
         """Nobody will be told any more that something is stored: whoever waits for that is told why."""
-        pending, self._pending = self._pending, deque()
-        for entries, session, answer in pending:
-            if session is None or not answer:
-                continue
-            if isinstance(answer, Receipt):
-                session.refuse(answer.cid, error)
-                continue
-            for number in range(len(entries)):
-                session.refuse(answer + number, error)
+        for pending in self._pending.values():
+            while pending:
+                entries, session, answer = pending.popleft()
+                if session is None or not answer:
+                    continue
+                if isinstance(answer, Receipt):
+                    session.refuse(answer.cid, error)
+                    continue
+                for number in range(len(entries)):
+                    session.refuse(answer + number, error)
 
-    def reached(self, position: int, now: float) -> None:
-        """Everything before that is where it was to be: on disk, or in the kernel's hands, as the daemon was told."""
-        pending = self._pending
+    def untold(self, tail: int) -> int:
+        """Where the first record lies that somebody waits for; `tail` if nobody does."""
+        return min((pending[0][0][0].position for pending in self._pending.values() if pending), default=tail)
+
+    def reached(self, position: int, now: float, level: Level) -> None:
+        """Everything before that is in the kernel's hands, or on disk, and then in the kernel's too."""
+        for pending in self._pending.values() if level is Level.SYNCED else (self._pending[level],):
+            self._tell(pending, position, now)
+
+    def _tell(self, pending: _Pending, position: int, now: float) -> None:
         while pending and pending[0][0][-1].position < position:
             entries, session, answer = pending.popleft()
             self._receipts.stored(entries, now)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from agentd.hub import delays
 from agentd.hub.agents import Agent
+from agentd.hub.asked import check_direct, check_event, check_not_kept, check_request
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import OVERHEAD_BYTES
-from agentd.hub.router import check_direct, check_event, check_request, shutting_down
+from agentd.hub.router import is_kept, shutting_down
 from agentd.hub.session import Session
 from agentd.lanes.choice import Lanes
 from agentd.lanes.direct import DirectLane
@@ -81,6 +82,9 @@ class _Rehearsal:
         elif verb.kind is Kind.PUBLISH:
             check_event(options)
         details = router.details(options, self._now)
+        agent = self._agent
+        if verb.kind is Kind.SEND and not (direct or agent is None or is_kept(agent, options, details)):
+            check_not_kept(options)
         if options.key is not None:  # which only a normal send has got this far with
             used = router.used_key(self._session, verb.to, verb.size_bytes, options.key, self._now)
             self._repeats = None if used is None else used.id

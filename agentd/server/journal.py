@@ -34,7 +34,7 @@ from agentd.server.notes import Notes
 from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
 from agentd.wire.errors import AgentdError, BadRequest, Busy, JournalFailed, TooLarge
-from agentd.wire.messages import DiskView
+from agentd.wire.messages import DiskView, Level
 from agentd.wire.stored import Kept, Record, decode_record
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Journal:
         self._syncing: Syncing | None = None  # once there is a loop
         self._is_syncing = False
         self._is_checking = False
-        self._told = 0  # up to where senders were told
+        self._flushed = 0  # up to where the kernel has it
         self._checked = 0  # what the latest checkpoint covers
         self._notes = Notes(lambda body: self._append_after(self._space.check_note, body))
         self._space = Space(settings, self._directory)
@@ -108,10 +108,10 @@ class Journal:
             log.warning("removed the oldest copies of ends that were never synced: %s", ", ".join(dropped))
         recovered = checkpoint.recover(data, self._kept_at, self._records(start), self._native.expect)
         checkpoint.restore(hub, recovered, now)
-        self._told = self._checked = self._native.tail
+        self._flushed = self._checked = self._native.tail
         self._space.open(self._native, hub)
         self._history.open(self._native, 0 if known is None else checkpoint.needed(known))
-        hub.receipts.journal.book = self
+        hub.receipts.journal.book, hub.receipts.journal.level = self, Level(self._settings.level)
         if recovered.missing:
             log.error("%d messages are lost: their records are damaged", recovered.missing)
         log.info("took over %s", checkpoint.counted(hub))
@@ -240,22 +240,23 @@ class Journal:
     def end_turn(self, now: float) -> None:
         """What the turn appended leaves, and what can be told is."""
         self._hub.receipts.journal.end_turn()
-        is_quiet = min(self._told, self._native.synced) >= self._native.tail and not self._notes
-        if self.failed or (is_quiet and not (self._notes.has_holes or self._space.is_restless)):
+        native = self._native
+        is_done = min(self._flushed, native.synced) >= native.tail and not self._notes
+        if self.failed or (is_done and not (self._notes.has_holes or self._space.is_restless)):
             return
         self._notes.write()
         self._look_ahead()
         try:
-            self._native.flush()
+            native.flush()
         except OSError as error:
             self._fail(error)
             return
-        if self._settings.level == "mapped":
-            self._tell(self._native.tail, now)
-        unsynced = self._native.tail - self._native.synced
+        self._flushed = native.tail
+        self._hub.receipts.journal.reached(native.tail, now, Level.MAPPED)
+        unsynced = native.tail - native.synced
         if self._is_syncing or not unsynced:
             return
-        if self._native.synced < self._wanted or unsynced > _LAZY_BYTES or self._notes:
+        if native.synced < self._wanted or unsynced > _LAZY_BYTES or self._notes:
             self._sync()
         elif self._lazy is None and self._loop is not None:  # nobody waits for history
             self._lazy = self._loop.call_later(_LAZY_S, self._sync_history)
@@ -264,10 +265,6 @@ class Journal:
         self._lazy = None
         if not self._is_syncing and not self.failed and self._native.synced < self._native.tail:
             self._sync()
-
-    def _tell(self, position: int, now: float) -> None:
-        self._told = position
-        self._hub.receipts.journal.reached(position, now)
 
     def _sync(self) -> None:
         if self._syncing is None:
@@ -281,8 +278,7 @@ class Journal:
         self._end_sync(error)
         now = self._clock()
         if not self.failed:
-            if self._settings.level == "synced":
-                self._tell(position, now)
+            self._hub.receipts.journal.reached(position, now, Level.SYNCED)
             self._write_checkpoint()
         self._after(now)
 
@@ -331,7 +327,7 @@ class Journal:
             return
         space = self._space
         if self._waiting is None and not self._is_checking and not space.is_moving and self._is_due():
-            space.begin_moving(self._told)
+            space.begin_moving(self._hub.receipts.journal.untold(self._native.tail))
         elif not space.is_moving:
             return
         if space.move_some():
@@ -412,7 +408,7 @@ class Journal:
             if self.failed:
                 raise OSError(errno.EIO, f"what was not stored by then is lost: {self.failed}", str(self._directory))
             try:
-                self._tell(self._sync_here(), now)
+                hub.receipts.journal.reached(self._sync_here(), now, Level.SYNCED)
                 if self._notes and self._notes.write():
                     self._sync_here()
             except OSError as error:

@@ -37,6 +37,13 @@ class State(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Level(StrEnum):
+    """What a message that the journal keeps survives once it is called stored."""
+
+    MAPPED = "mapped"  # a kill of the daemon: the kernel has it
+    SYNCED = "synced"  # a power cut too: the disk has said so
+
+
 class Word(StrEnum):
     """What a word on a command line stands for."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from agentd.wire.bodies import Content
-from agentd.wire.types import Cid, Id, Ids, Kind, Moment, Priority, Route, Seconds, State, Step, Word
+from agentd.wire.types import Cid, Id, Ids, Kind, Level, Moment, Priority, Route, Seconds, State, Step, Word
 
 
 class Options(Struct, array_like=True, gc=False):
@@ -23,6 +23,7 @@ class Options(Struct, array_like=True, gc=False):
     route: Route | None = None  # demanded, else lane_unavailable
     delay: Seconds | None = None  # nobody is given it before so long; ttl counts from then
     at: Moment | None = None  # or before that time
+    level: Level | None = None  # when it is called stored, else as journal.level says
 
 
 # Client to daemon. Join and leave.

@@ -47,7 +47,7 @@ from agentd.wire.messages import (
 from agentd_client._attaching import Attaching
 from agentd_client._feeds import Feeds
 from agentd_client._mail import Mail, Window
-from agentd_client._options import checked, make_options
+from agentd_client._options import checked, make_options, told_later
 from agentd_client._outbox import Outbox
 from agentd_client._posts import MAX_UNANSWERED, MAX_UNANSWERED_BYTES
 from agentd_client.message import Received
@@ -238,7 +238,7 @@ class Conversation(Attaching, Generic[R, P]):
         ticket.to = to
         ticket.size_bytes = size_bytes
         if options is not None:
-            ticket.waits_for = options.wait
+            ticket.waits_for = told_later(options)
         posts.unanswered += 1
         posts.unanswered_bytes = unanswered_bytes
         out.gathered += size_bytes + _POST_BYTES

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from agentd.wire.errors import BadRequest
-from agentd.wire.messages import Options, Priority, Route, State
+from agentd.wire.messages import Level, Options, Priority, Route, State
 from agentd.wire.names import id_value
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         hops: int  # how often what led to this was passed on already
         route: Route | str | None  # demanded, else LaneUnavailable
         delay: float | None  # seconds until anybody is given it; ttl counts from then
+        level: Level | str | None  # what it survives once it is stored: mapped, a kill; synced, a power cut
         at: datetime | float | None  # the same as a time: seconds since 1970, or a datetime, local unless it says
 
     class PostOptions(SendOptions, total=False):
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 
 _NORMAL = Priority.NORMAL
+_ACCEPTED = State.ACCEPTED
 _ENDS = (State.EXPIRED, State.DEAD, State.UNKNOWN)
 _encode = msgspec.msgpack.Encoder().encode
 _decode_options = msgspec.msgpack.Decoder(Options).decode
@@ -70,6 +72,11 @@ def make_options(given: Any) -> Options | None:
     if options.wait in _ENDS:
         raise BadRequest(f"Nobody can wait for {options.wait}", "wait is accepted, delivered or acked.")
     return options
+
+
+def told_later(options: Options | None) -> State:
+    """The state whose receipt follows the first answer. That one says `stored` where this is asked for."""
+    return _ACCEPTED if options is None or options.wait is State.STORED else options.wait
 
 
 def may_go_direct(verb: str, options: Options) -> bool:

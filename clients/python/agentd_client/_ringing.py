@@ -47,6 +47,8 @@ def check(options: Options) -> None:
         raise NotOnThisLane(f"The {lane} lane knows no idempotency keys", "It never sends a message twice.")
     if options.delay is not None or options.at is not None:
         raise NotOnThisLane(f"The {lane} lane keeps nothing for later", "Priority normal and low take a delay.")
+    if options.level is not None or options.wait is State.STORED:
+        raise NotOnThisLane(f"The {lane} lane stores nothing", "Priority low does, and normal with durable.")
     if options.hops > _MAX_HOPS:
         raise TooManyHops(f"This message was passed on {options.hops} times, more than {_MAX_HOPS}")
 

@@ -121,7 +121,7 @@ def send_file(
     progress: Progress | None,
 ) -> Steps[Receipt]:
     """Until it is saved there, or acked; any other end is an error, and then nothing of it stays there."""
-    if options.wait is State.ACCEPTED:
+    if options.wait in (State.ACCEPTED, State.STORED):
         raise BadRequest(
             "Who sends a file waits until it is saved, at least",
             "wait is delivered or acked; for more do it in a task of its own.",

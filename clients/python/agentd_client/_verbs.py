@@ -24,7 +24,7 @@ from agentd.wire.errors import (
 from agentd.wire.frames import CHUNK_BYTES
 from agentd.wire.messages import Priority, Route, State
 from agentd.wire.names import ID_LETTERS, id_value
-from agentd_client._options import checked, make_options, may_go_direct
+from agentd_client._options import checked, make_options, may_go_direct, told_later
 from agentd_client.receipt import Call, Receipt, Steps, Submitted, ended
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class Verbs:
         conversation = self._conversation
         until = deadline(timeout)
         options = make_options(given)
-        wait = _ACCEPTED if options is None else options.wait
+        wait = told_later(options)
         content, data = encode_body(body)
         if kind is not wire.Reply and type(to) is not str:
             raise BadRequest(f"{to!r} is no name")

@@ -32,7 +32,8 @@ from agentd.wire.errors import Unreachable
 from agentd.wire.messages import Priority
 from agentd_client import blocking, client
 from agentd_client._joining import installed
-from agentd_client._memory import Cable, Clock, MemoryJournal, MemoryLink, MemoryPlug, MemoryServer
+from agentd_client._memory import Cable, Clock, MemoryLink, MemoryPlug, MemoryServer
+from agentd_client._memory_journal import MemoryJournal
 
 __all__ = ["MemoryHub", "memory"]
 
