@@ -106,10 +106,16 @@ def test_what_is_not_needed_is_told(daemon: Daemon, agentctl: Agentctl, tmp_path
     (place / "checkpoint").write_bytes(checkpoint.encode(found))
     assert checkpoint_positions(checkpoint.encode(found)) == (kept + 48, kept)
     before = sorted(os.listdir(place))
-    shown = agentctl("journal", "gc", str(place), "--dry-run", "--json", status=0).json
+    gc = ("journal", "gc", str(place), "--dry-run")
+    none = {"AGENTD_JOURNAL_HISTORY_BYTES": "0"}
+    shown = agentctl(*gc, "--json", env=none, status=0).json
     assert [row["segment"] for row in shown["segments"]] == [1, 2, 3]
-    assert (shown["bytes"], shown["needed_from"]) == (3 << 20, kept)
-    assert "3 segments not needed, 3.0 MiB" in agentctl("journal", "gc", str(place), "--dry-run", status=0).out
+    assert (shown["bytes"], shown["needed_from"], shown["history"]) == (3 << 20, kept, [])
+    assert "3 segments not needed, 3.0 MiB" in agentctl(*gc, env=none, status=0).out
+    shown = agentctl(*gc, "--json", env={"AGENTD_JOURNAL_HISTORY_BYTES": str(2 << 20)}, status=0).json
+    assert [row["segment"] for row in shown["segments"]] == [1]
+    assert ([row["segment"] for row in shown["history"]], shown["history_bytes"]) == ([2, 3], 2 << 20)
+    assert "3 segments history" in agentctl(*gc, status=0).out
     assert sorted(os.listdir(place)) == before
 
 

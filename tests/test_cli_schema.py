@@ -166,6 +166,12 @@ def journal(verb: str, *more: str) -> Callable[[Agentctl], Printed]:
     return act
 
 
+def history(agentctl: Agentctl) -> list[Any]:
+    sent(agentctl, "builder", "hi", "--header", "a=b")
+    lines = agentctl("history", "--json", status=0).lines
+    return [*lines, *agentctl("history", "--into", "tester", "--json", name="planner", status=0).lines]
+
+
 #: Each verb of agentctl, and a call of it that succeeds.
 CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "send": send,
@@ -200,6 +206,7 @@ CASES: dict[str, Callable[[Agentctl], Printed]] = {
     "daemon install": daemon("install"),
     "daemon uninstall": daemon("install", "uninstall"),
     "doctor": lambda run: run("doctor", "--json"),
+    "history": history,
     "journal check": journal("check"),
     "journal ls": journal("ls"),
     "journal dump": journal("dump"),

@@ -557,7 +557,7 @@ MUTANTS = [
     Mutant(
         "an ack is not written down",
         "stored.py",
-        "        self._acked += ids\n",
+        "        self._acked += kept\n",
         "        pass\n",
         MACHINE,
     ),
@@ -595,6 +595,41 @@ MUTANTS = [
         "        agent.unannounced.add(message.id)",
         "        pass",
         "test_delays.py::test_it_is_announced_when_its_time_has_come",
+    ),
+    Mutant(
+        "what is sent in one breath is not recorded",
+        "plain.py",
+        "                self._journal.passed(entry)\n",
+        "                pass\n",
+        "test_history_recorded.py::test_history_is_what_was_accepted_in_order_whatever_happens",
+    ),
+    Mutant(
+        "a reply is not recorded",
+        ROUTER,
+        "            self._receipts.journal.passed(entry)\n        self._admit",
+        "            pass\n        self._admit",
+        "test_history_recorded.py::test_history_is_what_was_accepted_in_order_whatever_happens",
+    ),
+    Mutant(
+        "how a message ended that was not kept is not recorded",
+        "stored.py",
+        "            self._passed.setdefault(state, []).extend(ids)\n",
+        "            pass\n",
+        "test_history_recorded.py::test_history_is_what_was_accepted_in_order_whatever_happens",
+    ),
+    Mutant(
+        "old segments stay whatever their size",
+        "agentd/host/retention.py",
+        "        room -= file.size_bytes\n",
+        "        pass\n",
+        "test_history_recorded.py::test_what_stays_is_the_newest_that_is_young_and_small_enough",
+    ),
+    Mutant(
+        "history does not give way to mail",
+        "agentd/server/disk.py",
+        "        while (limit := self.limit_on_mail(segments)) and self.give_way():\n            self.changed()\n",
+        "        limit = self.limit_on_mail(segments)\n",
+        "test_history_recorded.py::test_history_gives_way_before_mail_is_refused",
     ),
 ]
 

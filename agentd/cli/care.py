@@ -69,7 +69,7 @@ def config_show(call: Call, origin: bool) -> int:
     """
     from agentd.host.config import KEYS, default_of, value_of
 
-    config, origins = _load(None)
+    config, origins = load_settings(None)
     if call.as_json:
         names = ("key", "value", "default", "origin")
         rows = [(key, value_of(config, key), default_of(key), origins.get(key, "default")) for key in KEYS]
@@ -91,7 +91,7 @@ def config_check(call: Call, file: str | None) -> int:
     from agentd.wire.errors import ConfigError
     from agentd.wire.paths import config_path
 
-    _, origins = _load(file)
+    _, origins = load_settings(file)
     for name, near in unheard(os.environ):
         hint = f"Did you mean {near}?" if near else "`agentctl config show` lists the settings."
         raise ConfigError(f"{name} in the environment is no setting: agentd passes over it", hint)
@@ -105,7 +105,7 @@ def config_check(call: Call, file: str | None) -> int:
     return 0
 
 
-def _load(file: str | None) -> tuple[Config, dict[str, str]]:
+def load_settings(file: str | None) -> tuple[Config, dict[str, str]]:
     """As the daemon does."""
     from pathlib import Path
 

@@ -29,6 +29,7 @@ _TAKES: Final = {
     "id": "@mail",
     "ids": "@mail",
     "re": "@message",
+    "into": "@agent",
     "socket": "@files",
     "file": "@files",
     "directory": "@files",
@@ -37,7 +38,7 @@ _TAKES: Final = {
     "command": "@files",
 }
 #: Where the verb says more than the name.
-_TAKES_OF: Final = {("reply", "id"): "@message", ("trace", "id"): "@message"}
+_TAKES_OF: Final = {("reply", "id"): "@message", ("trace", "id"): "@message", ("history", "id"): "@message"}
 
 _BASH: Final = """\
 # agentctl completion for bash: eval "$(agentctl completion bash)" in ~/.bashrc

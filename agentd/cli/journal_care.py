@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
@@ -12,9 +12,6 @@ from agentd.cli import show
 from agentd.cli.call import Call, argument, option, verb
 from agentd.cli.segments import Finding, look_at, place_of
 from agentd.wire.errors import AgentdError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: A backup begins anew when what it needs goes meanwhile.
 _TRIES: Final = 20
@@ -138,41 +135,41 @@ def _needed(checkpoint: bytes | None) -> int:
 @argument("directory", required=False)
 @option("--dry-run", is_flag=True, help="Only say it. The daemon removes them by itself, at its checkpoints.")
 def journal_gc(call: Call, directory: str | None, dry_run: bool) -> int:
-    """Say which segments nothing that is kept lies in, and how many bytes they have."""
-    from agentd.wire.journal import position_text
+    """Say which segments nothing that is kept lies in, and which of those stay for a while, as history.
+
+    For how long, journal.history_s and journal.history_bytes say, as a daemon started from this environment has them.
+    """
+    from pathlib import Path
+
+    from agentd.cli.care import load_settings
+    from agentd.host.retention import history_begins, segment_files
+    from agentd.wire.journal import OFFSET_BITS, position_text
 
     if not dry_run:
         raise click.UsageError("The daemon removes them by itself, at its checkpoints. --dry-run says which they are.")
     place = place_of(directory)
-    found = sorted(_segment_files(place))
+    found = segment_files(Path(place))
     needed = _needed(_read(place, "checkpoint"))
     if not found:
         look_at(place, [])  # says what is wrong
-    gone = [(number, size_bytes) for number, size_bytes in found[:-1] if number < needed >> 32]
-    freed, kept = sum(size for _, size in gone), sum(size for _, size in found) - sum(size for _, size in gone)
+    stays = history_begins(found, needed, load_settings(None)[0].journal, time.time())
+    unneeded = [file for file in found[:-1] if file.number < needed >> OFFSET_BITS]
+    gone = [file for file in unneeded if file.number < stays]
+    history = [file for file in unneeded if file.number >= stays]
+    freed, held = sum(file.size_bytes for file in gone), sum(file.size_bytes for file in history)
+    kept = sum(file.size_bytes for file in found) - freed
     if call.as_json:
-        segments = [{"segment": number, "file_bytes": size_bytes} for number, size_bytes in gone]
-        show.emit({"directory": place, "needed_from": needed, "segments": segments, "bytes": freed, "kept_bytes": kept})
+        files = [[{"segment": f.number, "file_bytes": f.size_bytes} for f in some] for some in (gone, history)]
+        more = {"segments": files[0], "bytes": freed, "kept_bytes": kept, "history": files[1], "history_bytes": held}
+        show.emit({"directory": place, "needed_from": needed, **more})
         return 0
-    for number, size_bytes in gone:
-        show.say(f"{number:016x}.segment  {show.size(size_bytes)}")
+    for file in unneeded:
+        mark = "  history" if file.number >= stays else ""
+        show.say(f"{file.number:016x}.segment  {show.size(file.size_bytes)}{mark}")
     what = f"{show.count(len(gone), 'segment')} not needed, {show.size(freed)}"
-    show.say(f"{place}: {what}; {show.size(kept)} from {position_text(needed)} on are")
+    what += f"; {show.count(len(history), 'segment')} history, {show.size(held)}" if history else ""
+    show.say(f"{place}: {what}; {show.size(kept - held)} from {position_text(needed)} on needed")
     return 0
-
-
-def _segment_files(place: str) -> Iterator[tuple[int, int]]:
-    try:
-        names = os.listdir(place)
-    except FileNotFoundError:
-        return
-    for name in names:
-        number, _, kind = name.partition(".")
-        if kind == "segment" and len(number) == 16:
-            try:
-                yield int(number, 16), os.stat(os.path.join(place, name)).st_size
-            except (ValueError, FileNotFoundError):
-                continue
 
 
 @verb("agentctl journal repair\nagentctl journal repair --json", name="repair")

@@ -34,11 +34,11 @@ PANELS: Final = {
         "trace",
     ],
     "Together": ["agents", "halt", "pause", "resume"],
-    "See": ["status", "stats", "lanes", "dead"],
+    "See": ["status", "stats", "lanes", "dead", "history"],
     "Care": ["daemon", "doctor", "config", "journal", "schema", "completion", "guide", "version"],
 }
 #: Verbs that have a module of their own.
-_OWN: Final = ("daemon", "stats", "completion", "doctor", "halt", "journal")
+_OWN: Final = ("daemon", "stats", "completion", "doctor", "halt", "history", "journal")
 _MODULE: Final = {name: name if name in _OWN else panel.lower() for panel, names in PANELS.items() for name in names}
 
 INTERRUPTED: Final = 130

@@ -102,5 +102,53 @@ def look_at(
     return segments
 
 
+class Records:
+    """Single ones of a journal that may be written meanwhile, and whose segments may go; for `with`."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._number = 0
+        self._file = -1
+        self._id = b""
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def read(self, position: int) -> bytes | None:
+        """Its body; None where it is not there any more."""
+        from agentd.wire.journal import OFFSET_BITS, RECORD_HEADER_BYTES, is_record, record_size
+
+        number, offset = position >> OFFSET_BITS, position & ((1 << OFFSET_BITS) - 1)
+        if not self._open(number):
+            return None
+        header = os.pread(self._file, RECORD_HEADER_BYTES, offset)
+        size_bytes = record_size(header, position)
+        if size_bytes is None:
+            return None
+        body = os.pread(self._file, size_bytes, offset + RECORD_HEADER_BYTES)
+        return body if is_record(self._id, header, body) else None
+
+    def _open(self, number: int) -> bool:
+        from agentd.wire.journal import FIRST_RECORD, ID_AT
+
+        if number != self._number:
+            self._close()
+            try:
+                self._file = os.open(os.path.join(self._place, f"{number:016x}.segment"), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            self._number = number
+            self._id = os.pread(self._file, FIRST_RECORD, 0)[ID_AT]
+        return True
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._number = -1, 0
+
+
 def _has_segments(place: str) -> bool:
     return os.path.isdir(place) and any(name.endswith(".segment") for name in os.listdir(place))

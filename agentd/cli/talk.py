@@ -14,6 +14,7 @@ from agentd.cli.call import DURATION, MOMENT, Call, argument, option, verb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentd.wire.errors import AgentdError
     from agentd_client.blocking import Client
 
 
@@ -391,10 +392,24 @@ def _tell_gap(call: Call, gap: Any) -> None:
 @argument("id", metavar="ID")
 def trace(call: Call, id: str) -> int:
     """Show what happened to a message: each state, when, and by whom."""
+    from agentd.wire.errors import NoSuchMessage
+
     with call.connect() as me:
-        view = me.trace(id)
+        try:
+            view = me.trace(id)
+        except NoSuchMessage as error:
+            _point_to_history(error, id)
+            raise
     if call.as_json:
         show.emit_view(view)
     else:
         letters.show_trace(view)
     return 0
+
+
+def _point_to_history(error: AgentdError, id: str) -> None:
+    """The daemon has forgotten it, or never knew it; the disk may still have it."""
+    from agentd.cli.history import is_held
+
+    if error.message.startswith("No message") and is_held(id):
+        error.hint = f"It is history: `agentctl history --id {id}`."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,13 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
 
+class Encoded(NamedTuple):
+    """A body that is bytes already, for a message that is sent once more: to the byte what it was."""
+
+    content: Content
+    data: bytes
+
+
 def encode_body(value: object) -> tuple[Content, bytes]:
     """The kind and the bytes of a value; BadBody for what JSON can't say without loss."""
     if isinstance(value, bytes):
@@ -42,6 +49,8 @@ def encode_body(value: object) -> tuple[Content, bytes]:
             raise BadBody(f"The text can't be sent as UTF-8: {error.reason} at character {error.start}") from None
     if isinstance(value, (bytearray, memoryview)):
         return _BYTES, bytes(value)
+    if isinstance(value, Encoded):
+        return value
     try:
         _check_json(value)
         return _JSON, _encoder.encode(value)

@@ -3,6 +3,7 @@ native/journal.h, what the records mean is the daemon's business."""
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +33,26 @@ def position_value(text: str) -> int | None:
     if int(offset) > _MOST_OFFSET or int(segment) > _MOST_OFFSET:
         return None
     return int(segment) << OFFSET_BITS | int(offset)
+
+
+#: A record before its body: crc32c, size, sequence, synced_upto, its own position, type, flags, nothing.
+_RECORD: Final = struct.Struct("<IIQQQHHI")
+RECORD_HEADER_BYTES: Final = _RECORD.size
+#: Where in a segment the journal's id is.
+ID_AT: Final = slice(32, 48)
+
+
+def record_size(header: bytes, position: int) -> int | None:
+    """The size of the body behind this header; None where it is not that of the record at `position`."""
+    if len(header) < RECORD_HEADER_BYTES:
+        return None
+    _, size, _, _, own_position, _, _, _ = _RECORD.unpack(header)
+    return int(size) if own_position == position else None
+
+
+def is_record(id: bytes, header: bytes, body: bytes) -> bool:
+    """Whether they are whole."""
+    return int.from_bytes(header[:4], "little") == crc32c(body, crc32c(header[4:], crc32c(id)))
 
 
 #: What a checkpoint begins with; then the crc32c of what follows, and msgpack.

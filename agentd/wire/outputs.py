@@ -354,6 +354,7 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "config show": (Settings,),
     "config check": (Checked,),
     "doctor": (Diagnosis,),
+    "history": (journal.HistoryRow, journal.Replayed, journal.HistoryEnd),
     "journal check": (journal.JournalChecked,),
     "journal ls": (journal.JournalSegments,),
     "journal dump": (journal.JournalRecord, journal.JournalGap),

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from agentd.wire.bodies import Content
+from agentd.wire.types import Id, Priority, State
+
 
 class JournalFinding(Struct):
     """A place of the journal that holds no record where one could be."""
@@ -74,6 +77,52 @@ class JournalCopy(Struct):
     bytes: int  # of the files
 
 
+class HistoryRow(Struct):
+    """A message as the journal has it, and the state that it reached last. `body` is what `content` says."""
+
+    id: Id
+    sender: str
+    to: str  # the agent; of an event, the topic
+    sent_at: float
+    lane: Priority
+    state: State
+    at: float | None  # when it reached that; null: a record of an earlier version does not say
+    note: str  # and why
+    content: Content
+    size_bytes: int
+    body: Any
+    topic: str | UnsetType = UNSET
+    event: Id | UnsetType = UNSET  # of what a durable subscription got: the event that it is a copy of
+    headers: dict[str, str] | UnsetType = UNSET
+    re: Id | UnsetType = UNSET
+    hops: int | UnsetType = UNSET
+
+
+class Replayed(Struct):
+    """history --into: how many messages were sent once more."""
+
+    sent: int
+    to: str
+
+
+class HistoryHeld(Struct):
+    """What of history there is, and is not."""
+
+    directory: str
+    messages: int  # that were shown, or sent
+    since: float | None  # the first message that there is; null without any
+    all_since: float | None  # from then on those are held too that were not kept; null: they never were
+    missed: int  # records for which there was no room
+    gone: int  # messages that went while they were read
+    never: list[Priority]  # lanes that pass agentd by
+
+
+class HistoryEnd(Struct):
+    """The last line of `history`."""
+
+    history: HistoryHeld
+
+
 class JournalFile(Struct):
     """A segment that nothing that is kept lies in."""
 
@@ -89,6 +138,8 @@ class JournalUnneeded(Struct):
     segments: list[JournalFile]
     bytes: int  # of these files
     kept_bytes: int  # of the others
+    history: list[JournalFile]  # of the others, those that only history is in
+    history_bytes: int
 
 
 class JournalRepaired(Struct):
