@@ -124,7 +124,7 @@ def test_mail_is_refused_and_what_was_stored_is_there(narrow: Daemon) -> None:
         assert len(stored) > 3 * MIB // BODY_BYTES
         assert (error.code, error.retryable, error.retry_after) == ("disk_full", True, 1.0)
         assert "There is no room in " in error.message and str(narrow.state_dir) in error.message
-        assert "sink holds the oldest of what is kept: `agentctl inbox --as sink`" in error.hint
+        assert "sink holds the oldest of what is kept: `agentctl inbox sink`" in error.hint
         view = disk(me)
         assert view.full and (view.holder, view.holder_messages) == ("sink", len(stored))
         assert not can_send(me, 0)

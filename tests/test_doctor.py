@@ -167,6 +167,12 @@ TROUBLES: list[tuple[str, str, str, Callable[[Patient], Patient]]] = [
         lambda p: p._replace(agents=(agent(live=False, waiting=2, oldest_s=90_000.0),)),
     ),
     ("unread mail", WARNING, "builder", lambda p: p._replace(agents=(agent(live=False, waiting=1, oldest_s=1e6),))),
+    (
+        "unread mail",
+        WARNING,
+        "sub:ci is a subscription that nobody reads",
+        lambda p: p._replace(agents=(agent(name="sub:ci", live=False, waiting=1, oldest_s=1e6),)),
+    ),
     ("journal", WARNING, "builder", with_status(disk=DiskView(600, 1000, 10 * GIB, 0, "", "builder", 3))),
     ("journal", ERROR, "max_bytes", with_status(disk=DiskView(600, 1000, 10 * GIB, 0, "max_bytes", None, 0))),
     ("persistence", NOTICE, "kept so", lambda patient: patient),

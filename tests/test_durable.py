@@ -10,7 +10,16 @@ from fakes import FakeSession, World
 from agentd.hub import views
 from agentd.hub.agents import Agent
 from agentd.wire.bodies import Content
-from agentd.wire.errors import AgentdError, BadName, BadRequest, DiskFull, NoSuchMessage, NotPermitted, ShuttingDown
+from agentd.wire.errors import (
+    AgentdError,
+    BadName,
+    BadRequest,
+    Busy,
+    DiskFull,
+    NoSuchMessage,
+    NotPermitted,
+    ShuttingDown,
+)
 from agentd.wire.messages import (
     LaggedEvent,
     Message,
@@ -251,6 +260,32 @@ def test_a_full_disk_makes_a_gap_that_is_told_at_once_where_somebody_waits(
     assert (receipt.state, receipt.reached, receipt.refused) == (State.ACCEPTED, 0, ["sub:ci"])
     assert world.state(receipt.id) is EXPIRED
     assert [(lagged.subscription, lagged.missed) for lagged in one.told(LaggedEvent)] == [(number, 1)]
+
+
+def test_while_the_disk_is_behind_a_publisher_is_refused_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher, one, live = world.join("publisher"), world.join("one"), world.join("live")
+    world.subscribe(one, "t", "a")
+    world.subscribe(one, "t", "b")
+    world.subscribe(live, "t")
+    waited: list[bool] = []
+
+    def behind(body: bytes, *, wait: bool = False) -> int:
+        waited.append(wait)
+        if not wait and len(waited) == 1:
+            raise Busy("The disk is slower")
+        return append(body)
+
+    assert world.journal is not None
+    append = world.journal.append
+    next_id = world.hub.receipts.next_id
+    with monkeypatch.context() as patch:
+        patch.setattr(world.journal, "append", behind)
+        with pytest.raises(Busy):
+            world.publish(publisher, "t", b"x")
+        assert world.hub.receipts.next_id == next_id and not one.bodies() and not live.bodies()
+        assert world.publish(publisher, "t", b"x").reached == 3
+    assert waited == [False, False, True]
+    assert not one.told(LaggedEvent)
 
 
 @pytest.mark.parametrize("how", ["restart", "crash"])

@@ -16,6 +16,7 @@ from agentd.host import counters, systemd
 from agentd.host.arguments import VERSION
 from agentd.host.directories import lock_directory, lock_holder
 from agentd.wire.errors import AgentdError
+from agentd.wire.names import SUBSCRIPTION
 
 _OLD_MAIL_S: Final = 86400.0
 _VERY_OLD_MAIL_S: Final = 7 * 86400.0
@@ -199,7 +200,7 @@ def agents(patient: Patient) -> Iterator[Finding]:
         elif agent.dead:
             remedy = f"agentctl dead list {agent.name}"
         else:
-            remedy = f"agentctl inbox --as {agent.name}"
+            remedy = f"agentctl inbox {agent.name}"
         yield Finding("agents", WARNING, f"{who}: {trouble}", remedy)
     if not found and patient.status is not None:
         yield Finding("agents", OK, f"{patient.status.live} live of {patient.status.agents}, none in trouble")
@@ -212,12 +213,22 @@ def unread_mail(patient: Patient) -> Iterator[Finding]:
             continue
         severity = WARNING if agent.oldest_s >= _VERY_OLD_MAIL_S else NOTICE
         many = show.count(agent.waiting, "message")
+        what = "is absent"
+        if agent.name.startswith(SUBSCRIPTION):
+            what = "is a subscription that nobody reads"
         yield Finding(
             "unread mail",
             severity,
-            f"{agent.name} is absent; {many}, the oldest for {show.span(agent.oldest_s)}",
-            f"agentctl recv --as {agent.name}, or agentctl inbox --as {agent.name}",
+            f"{agent.name} {what}; {many}, the oldest for {show.span(agent.oldest_s)}",
+            _way_to_mail(agent.name),
         )
+
+
+def _way_to_mail(name: str) -> str:
+    """What to do about mail that waits there."""
+    if name.startswith(SUBSCRIPTION):
+        return f"agentctl inbox {name}, or agentctl unsubscribe {name.removeprefix(SUBSCRIPTION)}"
+    return f"agentctl recv --as {name}, or agentctl inbox {name}"
 
 
 def journal(patient: Patient) -> Iterator[Finding]:
@@ -231,7 +242,7 @@ def journal(patient: Patient) -> Iterator[Finding]:
     if disk.holder is not None:
         many = show.count(disk.holder_messages, "message")
         holder = f"; the oldest of what is kept is {disk.holder}'s, which has {many}"
-        remedy = f"agentctl recv --as {disk.holder}, or agentctl dead list {disk.holder}"
+        remedy = f"{_way_to_mail(disk.holder)}; agentctl dead list {disk.holder}"
     if disk.full:
         yield Finding("journal", ERROR, f"Mail that has to be kept is refused: {disk.full}{holder}", remedy)
     elif disk.holder is not None and disk.bytes > disk.max_bytes // 2:

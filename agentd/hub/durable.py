@@ -19,7 +19,7 @@ from agentd.hub.dead import DeadLetters
 from agentd.hub.inbox import Inboxes
 from agentd.hub.receipts import ACCEPTED, Entry, Receipts
 from agentd.hub.session import Session
-from agentd.wire.errors import AgentdError, BadRequest, LaneUnavailable, NoSuchMessage, NotPermitted
+from agentd.wire.errors import AgentdError, BadRequest, Busy, LaneUnavailable, NoSuchMessage, NotPermitted
 from agentd.wire.messages import DaemonMessage, LaggedEvent, Message, Subscribe
 from agentd.wire.names import OWN_TOPICS, SUBSCRIPTION, check_name
 
@@ -187,17 +187,22 @@ class Durables:
         return found
 
     def publish(self, entry: Entry, now: float) -> tuple[list[Entry], list[str]]:
-        """Into the inbox of each that wants it: the copies, and who had no room."""
+        """Into the inbox of each that wants it: the copies, and who had no room. Busy, and nothing is done, where the
+        disk is behind. The event itself is in no registry yet; the copies have the ids behind its own."""
         kept: list[Entry] = []
         refused: list[str] = []
         receipts = self._receipts
+        receipts.next_id = entry.message.id + 1
         for agent in self.matching(entry.topic or ""):
             copy = self._copy(entry, agent, now)
             try:
                 if not self._inboxes.has_room(agent, copy.size_bytes):
                     raise self._inboxes.no_room(agent, copy.size_bytes, now)
-                receipts.journal.keep(copy)
-            except AgentdError:
+                receipts.journal.keep(copy, wait=bool(kept or refused))
+            except AgentdError as error:
+                if isinstance(error, Busy) and not (kept or refused):
+                    receipts.next_id = entry.message.id
+                    raise
                 refused.append(agent.name)
                 self._missed(agent)
                 continue

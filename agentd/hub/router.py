@@ -247,9 +247,10 @@ class Router:
         details = self.details(options, now) or Details()
         details.topic = topic
         entry = self._entry(session, session.agent, verb.content, verb.body, details, now)
-        self._admit(session, entry)
-        self._receipts.journal.passed(entry)
         kept, full = self._durables.publish(entry, now)
+        self._receipts.entries[entry.message.id] = entry
+        self._count(session, entry)
+        self._receipts.journal.passed(entry)
         reached, refused = self._topics.publish(entry, now, kept)
         at, reached = entry.message.sent_at, reached + len(kept)
         receipt = Receipt(verb.cid, entry.message.id, ACCEPTED, at, reached=reached, refused=refused + full)

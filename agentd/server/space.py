@@ -101,7 +101,7 @@ class Space:
         self.is_short = True
         who = "None of that is mail."
         if holder := self._find_holder():
-            verb = "dead list" if holder.is_dead else "inbox --as"
+            verb = "dead list" if holder.is_dead else "inbox"
             who = f"{holder.name} holds the oldest of what is kept: `agentctl {verb} {holder.name}`."
         return DiskFull(
             f"There is no room in {self._directory}: {why}", f"{who} Nothing that was stored is lost.", retry_after=1.0
