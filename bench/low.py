@@ -8,6 +8,7 @@ the limits that they come with. --only picks parts, separated by commas:
 core      the journal in C: appends, alone and beside group commit; with a sync each; read back (low_core.py)
 mapped    through the daemon, level mapped: latency to `stored`, pipelined, taken by batches (low_durable.py)
 synced    the same at level synced: one sender, 64 tasks of one process; SQLite, LMDB, Redis, JetStream (low_durable.py)
+lanes     a message of the lane critical, alone and beside a flood of the lane low (low_lanes.py)
 recovery  how long a daemon takes to start over a journal of 10 GB, which it writes first (low_recovery.py)
 """
 
@@ -20,10 +21,11 @@ from typing import Final, Protocol
 
 import low_core
 import low_durable
+import low_lanes
 import low_recovery
 import report
 
-PARTS: Final = ("core", "mapped", "synced", "recovery")
+PARTS: Final = ("core", "mapped", "synced", "lanes", "recovery")
 _IN_MEMORY: Final = ("tmpfs", "ramfs")
 
 
@@ -67,6 +69,7 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
         "core": lambda: low_core.LowCore(result, program, home, chosen.seconds),
         "mapped": lambda: low_durable.Mapped(result, home, chosen.seconds),
         "synced": lambda: low_durable.Synced(result, program, home, chosen.seconds),
+        "lanes": lambda: low_lanes.Lanes(result, home, chosen.seconds),
         "recovery": lambda: low_recovery.Recovery(result, home),
     }
     parts = [make[name]() for name in PARTS if name in asked]
