@@ -77,7 +77,8 @@ class Campaign:
                     verbs = []
                     for _ in range(self.luck.choice([1, 5, 100])):
                         cid = FIRST_CID + oracle.sent - first
-                        body = oracle.next().to_bytes(8, "little") + bytes(self.luck.choice([0, 1000, 20_000]))
+                        size_bytes = self.luck.choice([0, 1000, 20_000])
+                        body = oracle.next(size_bytes).to_bytes(8, "little") + bytes(size_bytes)
                         verbs.append(wire.Send(cid, NAME, Content.BYTES, body, self.luck.choice(options)))
                     me.say(*verbs)
                     me.ask(wire.Status(0))  # which is not answered later than what came before it
