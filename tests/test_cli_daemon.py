@@ -17,8 +17,12 @@ import psutil
 import pytest
 from commands import Agentctl
 from daemons import PATIENCE_S, wait_until
+from raw import Raw
 
 from agentd.host import counters
+from agentd.wire import messages as wire
+from agentd.wire.bodies import Content
+from agentd.wire.messages import Options
 
 
 class Place:
@@ -302,8 +306,9 @@ def test_install_beside_a_running_daemon_takes_nothing_from_it(place: Place, man
 def test_a_disk_that_is_full_at_the_stop_loses_no_mail(place: Place) -> None:
     """What is said to be stored is already: a checkpoint that has no room is all that is missing."""
     pid = place.agentctl("daemon", "start", "--json", status=0).json["pid"]
-    for number in range(60):
-        place.agentctl("send", "builder", f"{number}", "--allow-absent", status=0)
+    with Raw(place.runtime_dir / "agentd.sock", "planner") as me:
+        for number in range(60):
+            me.ask(wire.Send(0, "builder", Content.TEXT, f"{number}".encode(), Options(allow_absent=True)))
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, 4096))  # no file may become longer: as on a full disk
     error = place.agentctl("daemon", "stop", "--json", status=74).error
     assert str(pid) in error["message"] and "agentd.log" in error["message"]
