@@ -205,10 +205,12 @@ class World:
         (receipt,) = [receipt for receipt in session.told(Receipt) if receipt.cid == cid]
         return receipt
 
-    def subscribe(self, session: FakeSession, pattern: str, name: str | None = None, window: int = 0) -> int:
+    def subscribe(
+        self, session: FakeSession, pattern: str, name: str | None = None, window: int = 0, start: str = "new"
+    ) -> int:
         """The number of the subscription."""
         cid = session.next_cid()
-        self.hub.subscribe(session, Subscribe(cid, pattern, "new", name, window), self.now)
+        self.hub.subscribe(session, Subscribe(cid, pattern, start, name, window), self.now)
         self.end_turn()
         (subscribed,) = [subscribed for subscribed in session.told(Subscribed) if subscribed.cid == cid]
         return subscribed.subscription

@@ -121,7 +121,7 @@ def _check_agent(hub: Hub, agent: Agent) -> None:
     assert agent.bytes == sum(entry.size_bytes for entry in mail)
     assert list(agent.waiting) == sorted(agent.waiting)
     assert agent.held_count == len(agent.detached) + len(held)
-    if agent.waiting and agent.held_count < config.inbox.max_held:
+    if agent.waiting and agent.held_count < config.inbox.max_held and not agent.paused:
         assert not any(taker.credit > 0 and not taker.stalled for taker in agent.takers), "mail waits for a ready taker"
     for entry in mail:
         assert 1 <= entry.message.attempt <= config.message.max_attempts
@@ -199,6 +199,7 @@ def _check_cursors(hub: Hub) -> None:
         assert all(entry.agent is cursor.agent for entry in cursor.held.values())
     for agent in durable:
         assert agent.source is not None and not agent.sessions and not agent.requests
+        assert not agent.source.is_filling or agent.paused
         events = [entry.message.details for entry in (*agent.unfinished(), *agent.dead.values())]
         assert all(d is not None and d.event is not None and agent.source.matches(d.topic or "") for d in events)
 
@@ -210,7 +211,8 @@ def _check_deadlines(hub: Hub, agents: list[Agent], forgotten_names: int) -> Non
         live |= {entry.expiry, entry.timer, entry.asking_until}
     waits = sum(deadline is not None and deadline.action is not None for deadline in live)
     armed = sum(retention.armed for retention in _retentions(hub, agents))
-    assert len(hub.deadlines) <= waits + armed + forgotten_names
+    filling = sum(agent.source is not None and agent.source.is_filling for agent in agents)
+    assert len(hub.deadlines) <= waits + armed + forgotten_names + filling
     heap = hub.deadlines._heap
     assert len(hub.deadlines) == sum(deadline.action is not None for deadline in heap)
     assert len(heap) <= 2 * len(hub.deadlines) + 66

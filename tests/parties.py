@@ -194,9 +194,9 @@ class Party:
         assert isinstance(receipt, Receipt)
         return receipt
 
-    def subscribe(self, pattern: str, name: str | None = None, window: int = 0) -> int:
+    def subscribe(self, pattern: str, name: str | None = None, window: int = 0, start: str = "new") -> int:
         """The number of the subscription."""
-        found = self.ask(Subscribe(0, pattern, "new", name, window))
+        found = self.ask(Subscribe(0, pattern, start, name, window))
         assert isinstance(found, Subscribed)
         return found.subscription
 

@@ -79,3 +79,15 @@ def test_another_pattern_and_what_is_not_there(agentctl: Agentctl) -> None:
     agentctl("publish", "build:done", "x", status=0)
     assert agentctl("unsubscribe", "sub:ci", status=0).out == "unsubscribed  ci: 1 message given up\n"
     assert agentctl("unsubscribe", "ci", "--json", status=65).error["code"] == "bad_request"
+
+
+def test_a_new_one_begins_in_the_past_and_later_goes_on(agentctl: Agentctl, daemon: Daemon) -> None:
+    daemon.config(journal={"history": "all"})
+    for body in ("one", "two"):
+        agentctl("publish", "t", body, status=0)
+    shown = agentctl("subscribe", "t", "--name", "ci", "--start", "-5m", "--count", "2", "--json", status=0)
+    assert [line["body"] for line in shown.lines] == ["one", "two"]
+    agentctl("publish", "t", "three", status=0)
+    shown = agentctl("subscribe", "t", "--name", "ci", "--start", "-5m", "--count", "1", "--json", status=0)
+    assert [line["body"] for line in shown.lines] == ["three"] and "goes on where it was" in shown.err
+    assert agentctl("subscribe", "t", "--start", "-5m", "--json", status=65).error["code"] == "bad_request"

@@ -3,6 +3,7 @@ is."""
 
 from __future__ import annotations
 
+import pytest
 from parties import Party, value_of
 from worlds import World
 
@@ -29,6 +30,7 @@ from agentd.wire.messages import (
     Unsubscribe,
     Working,
 )
+from agentd.wire.names import id_text
 
 MAX_EVENTS = 10  # worlds.LIMITS
 
@@ -197,3 +199,20 @@ def test_events_of_a_large_body_come_whole(world: World) -> None:
     body = bytes(range(256)) * 4096
     assert publisher.publish("t", body).state is State.STORED
     assert party.arrives().body == body
+
+
+@pytest.mark.parametrize(("start", "bodies"), [("all", [0, 1, 2]), ("-1h", [0, 1, 2]), ("ID", [1, 2]), ("new", [])])
+def test_a_new_one_begins_with_what_is_on_record(world: World, start: str, bodies: list[int]) -> None:
+    publisher, one = world.join("planner"), world.join("a")
+    topic = f"past:{start.strip('-')}"  # other behaviours have left their records
+    one.subscribe("past:*", "other")
+    found = [publisher.publish(topic, number).id for number in range(3)]
+    one.ack(*(message.id for message in come(one)))
+    two = world.join("b")
+    two.subscribe(topic, "ci", 0, id_text(found[1]) if start == "ID" else start)
+    publisher.publish(topic, "live")
+    taken = [two.arrives() for _ in range(len(bodies) + 1)]
+    assert [value_of(message) for message in taken] == [*bodies, "live"]
+    assert [message.id for message in taken] == sorted(message.id for message in taken)
+    assert [message.details.event for message in taken if message.details][: len(bodies)] == found[3 - len(bodies) :]
+    assert two.ack(*(message.id for message in taken)) == len(taken)

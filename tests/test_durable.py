@@ -32,6 +32,7 @@ from agentd.wire.messages import (
     Subscribed,
     Unsubscribe,
 )
+from agentd.wire.names import id_text
 
 STORED, DELIVERED, ACKED, EXPIRED = State.STORED, State.DELIVERED, State.ACKED, State.EXPIRED
 
@@ -387,6 +388,120 @@ def test_a_stalled_subscriber_is_sent_nothing_and_goes_on_later(world: World) ->
     for taker in one.all_takers():
         world.hub.inboxes.pump(taker.agent)
     assert one.bodies() == [b"x"]
+
+
+def past(world: World) -> tuple[FakeSession, list[int]]:
+    """Somebody had four events, one of them on another topic, and is done with some; when each was published."""
+    publisher, one = world.join("publisher"), world.join("one")
+    world.subscribe(one, "**", "other")
+    found = []
+    for number in range(4):
+        found.append(world.publish(publisher, "x" if number == 2 else "t", b"%d" % number).id)
+        world.after(60.0)
+    world.ack(one, *ids(one)[:3])
+    world.end_turn()
+    return publisher, found
+
+
+@pytest.mark.parametrize(
+    ("start", "bodies"),
+    [("all", [b"0", b"1", b"3"]), ("-130s", [b"3"]), ("-3m", [b"1", b"3"]), ("-1d", [b"0", b"1", b"3"]), ("-1s", [])],
+)
+def test_a_new_one_begins_with_what_is_on_record(world: World, start: str, bodies: list[bytes]) -> None:
+    publisher, events = past(world)
+    two = world.join("two")
+    world.subscribe(two, "t", "ci", start=start)
+    world.publish(publisher, "t", b"live")
+    assert not two.bodies(), "nothing before all of the past is there"
+    world.after(0.1)
+    world.end_turn()
+    assert two.bodies() == [*bodies, b"live"] and ids(two) == sorted(ids(two))
+    found = [message.details.event for message in two.told(Message) if message.details]
+    assert found[:-1] == [events[int(body)] for body in bodies]
+    assert [sorted(world.state(id) for id in ids(two))] == [[STORED] * (len(bodies) + 1)]
+
+
+def test_a_start_can_be_an_event_which_is_the_first(world: World) -> None:
+    _, events = past(world)
+    world.subscribe(two := world.join("two"), "**", "ci", start=id_text(events[1]))
+    world.after(0.1)
+    assert two.bodies() == [b"1", b"2", b"3"]
+
+
+def test_what_several_had_comes_once_and_what_all_is_recorded_of_too() -> None:
+    world = World(journal=True)
+    world.hub.receipts.journal.is_all_recorded = True
+    publisher, one = world.join("publisher"), world.join("one")
+    world.publish(publisher, "t", b"before")
+    for name in ("a", "b"):
+        world.subscribe(one, "t", name)
+    world.publish(publisher, "t", b"x")
+    world.subscribe(two := world.join("two"), "t", "ci", start="all")
+    world.after(0.1)
+    assert two.bodies() == [b"before", b"x"]
+
+
+def test_the_past_takes_half_an_inbox_and_the_rest_is_a_gap_before_what_comes_now() -> None:
+    world = World(journal=True, inbox__max_messages=6, max_events=100)
+    publisher, one = world.join("publisher"), world.join("one")
+    world.subscribe(one, "t", "other")
+    for number in range(5):
+        world.publish(publisher, "t", b"%d" % number)
+    world.subscribe(two := world.join("two"), "t", "ci", start="all")
+    settle_all(world, one)
+    world.publish(publisher, "t", b"live")
+    world.after(0.1)
+    told = [message for message in two.everything() if isinstance(message, LaggedEvent | Message)]
+    kinds = [message.missed if isinstance(message, LaggedEvent) else message.body for message in told]
+    assert kinds == [b"0", b"1", b"2", 2, b"live"]
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_a_daemon_that_dies_while_one_is_made_leaves_nothing_of_it(world: World, how: str) -> None:
+    publisher, _ = past(world)
+    world.subscribe(world.join("two"), "t", "ci", start="all")
+    world.publish(publisher, "t", b"live")
+    getattr(world, how)()
+    assert "sub:ci" not in world.hub.agents.by_name
+    world.subscribe(two := world.join("two"), "t", "ci", start="all")
+    world.after(0.1)
+    assert two.bodies() == [b"0", b"1", b"3", b"live"]
+    world.crash()
+    world.subscribe(two := world.join("two"), "t", "ci")
+    assert two.bodies() == [b"0", b"1", b"3", b"live"], "once, also from the journal that has both"
+
+
+def test_one_that_is_ended_or_left_while_it_is_made(world: World) -> None:
+    past(world)
+    two = world.join("two")
+    number = world.subscribe(two, "t", "ci", start="all")
+    world.hub.unsubscribe(two, Unsubscribe(1, number), world.now)
+    world.hub.unsubscribe(two, Unsubscribe(1, 0, "ci"), world.now)
+    world.after(0.1)
+    assert "sub:ci" not in world.hub.agents.by_name
+    number = world.subscribe(two, "t", "ci", start="all")
+    world.leave(two)
+    world.after(0.1)
+    assert sub(world).count == 3 and not sub(world).paused
+
+
+def test_what_can_not_be_read_or_kept_is_a_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    past(world)
+    assert world.journal is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(world.journal, "look_back", lambda take, then: then("it is broken"))
+        world.subscribe(two := world.join("two"), "t", "ci", start="all")
+        world.after(0.1)
+    assert [lagged.missed for lagged in two.told(LaggedEvent)] == [-1] and not two.bodies()
+
+    def full(body: bytes, *, wait: bool = False, level: object = None) -> int:
+        raise DiskFull("There is no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.journal, "append", full)
+        world.subscribe(three := world.join("three"), "t", "more", start="all")
+        world.after(0.1)
+    assert [lagged.missed for lagged in three.told(LaggedEvent)] == [3] and not three.bodies()
 
 
 def test_a_resumed_one_says_that_its_start_is_passed_over(world: World) -> None:

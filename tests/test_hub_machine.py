@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 from msgspec import Struct
 
+from agentd.hub.agents import Agent
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, STORED, Entry
 from agentd.wire.bodies import Content
 from agentd.wire.errors import AgentdError
@@ -68,6 +69,11 @@ class Recorder(FakeSession):
             self.machine.handed(self, inner, answer=inner is not message)
 
 
+def filling(agent: Agent) -> bool:
+    """A durable subscription that is being made: nothing of it outlives the daemon."""
+    return agent.source is not None and agent.source.is_filling
+
+
 class HubMachine(RuleBasedStateMachine):
     """Three names, agents without one, and everything that they can do."""
 
@@ -84,6 +90,7 @@ class HubMachine(RuleBasedStateMachine):
         self.watches: list[Watch] = []
         self.forgotten = 0
         self.pid = 0
+        self.reserved: set[int] = set()  # ids that past events may have
 
     def teardown(self) -> None:
         """Leave no garbage."""
@@ -215,7 +222,8 @@ class HubMachine(RuleBasedStateMachine):
 
     def start_anew(self, mail: set[int], start: Callable[[], None]) -> None:
         """That mail is there again."""
-        names = {name for name, agent in self.world.hub.agents.by_name.items() if not agent.unnamed}
+        by_name = self.world.hub.agents.by_name
+        names = {name for name, agent in by_name.items() if not (agent.unnamed or filling(agent))}
         before = self.tracked
         letters = {id for id, entry in before.items() if id in entry.agent.dead}
         detached = {id for id, entry in before.items() if id in entry.agent.detached}
@@ -230,6 +238,7 @@ class HubMachine(RuleBasedStateMachine):
             assert entry.message.attempt == before[id].message.attempt
             assert (entry.to, entry.body_bytes) == (before[id].to, before[id].body_bytes)
         self.tracked = dict(hub.receipts.entries)
+        self.reserved.clear()
         self.sessions.clear()
         self.watches.clear()
         self.asked.clear()
@@ -238,11 +247,16 @@ class HubMachine(RuleBasedStateMachine):
     def patterns(self) -> dict[str, tuple[str, bool]]:
         """Of durable subscriptions; and whether somebody has to be told of a gap."""
         agents = self.world.hub.agents.by_name.values()
-        return {agent.name: (agent.source.pattern, bool(agent.source.missed)) for agent in agents if agent.source}
+        durable = [agent for agent in agents if agent.source is not None and not filling(agent)]
+        return {agent.name: (agent.source.pattern, bool(agent.source.missed)) for agent in durable if agent.source}
 
     def unfinished(self) -> set[int]:
         """Mail of agents with a name."""
-        return {id for id, entry in self.tracked.items() if not ended(entry) and not entry.agent.unnamed}
+        return {
+            id
+            for id, entry in self.tracked.items()
+            if not (ended(entry) or entry.agent.unnamed or filling(entry.agent))
+        }
 
     # Talking.
 
@@ -315,11 +329,16 @@ class HubMachine(RuleBasedStateMachine):
         self.call(lambda now: self.world.subscribe(session, pattern))
 
     @rule(
-        which=some, name=st.sampled_from(["p", "p", "q"]), pattern=st.sampled_from(["**", "**", "t:*"]), window=windows
+        which=some,
+        name=st.sampled_from(["p", "p", "q"]),
+        pattern=st.sampled_from(["**", "**", "t:*"]),
+        window=windows,
+        start=st.sampled_from(["new", "all", "-30s"]),
     )
-    def subscribe_durably(self, which: int, name: str, pattern: str, window: int) -> None:
-        session = self.session(which)
-        self.call(lambda now: self.world.subscribe(session, pattern, name, window))
+    def subscribe_durably(self, which: int, name: str, pattern: str, window: int, start: str) -> None:
+        session, next_id = self.session(which), self.world.hub.receipts.next_id
+        self.call(lambda now: self.world.subscribe(session, pattern, name, window, start))
+        self.reserved |= set(range(next_id, self.world.hub.receipts.next_id))
 
     @rule(which=some, name=st.sampled_from(["p", "q"]), for_good=rarely)
     def end_durable(self, which: int, name: str, for_good: bool) -> None:
@@ -327,7 +346,8 @@ class HubMachine(RuleBasedStateMachine):
         cursors = [cursor for session in self.sessions for cursor in session.cursors.values()]
         session = self.session(which)
         if for_good:
-            self.forgotten += self.call(lambda now: hub.unsubscribe(session, Unsubscribe(1, 0, name), now))
+            ended = self.call(lambda now: hub.unsubscribe(session, Unsubscribe(1, 0, name), now))
+            self.forgotten += 2 * ended  # it may have been about to be filled
         elif cursors:
             cursor = cursors[which % len(cursors)]
             self.call(lambda now: hub.unsubscribe(cursor.session, Unsubscribe(1, cursor.number), now))
@@ -404,8 +424,11 @@ class HubMachine(RuleBasedStateMachine):
     def remember_accepted(self) -> None:
         hub = self.world.hub
         while self.next_id < hub.receipts.next_id:
-            self.tracked[self.next_id] = hub.receipts.entries[self.next_id]
+            if self.next_id not in self.reserved:
+                self.tracked[self.next_id] = hub.receipts.entries[self.next_id]
             self.next_id += 1
+        for id in self.reserved & hub.receipts.entries.keys():
+            self.tracked[id] = hub.receipts.entries[id]
 
     @invariant()
     def no_message_vanishes(self) -> None:

@@ -336,12 +336,15 @@ def publish(call: Call, topic: str, body: str, kind: str | None, headers: dict[s
 @argument("pattern")
 @option("--count", type=click.IntRange(1), metavar="N", help="End after N events.")
 @option("--name", metavar="NAME", help="Durable: events wait under NAME while nobody is there; several share it.")
-@option("--start", default="new", metavar="WHEN", help="Of a new NAME: `new` events, the default.")
+@option("--start", default="new", metavar="WHEN", help="Of a new NAME: new (the default), all, -5m, or an event's id.")
 def subscribe(call: Call, pattern: str, count: int | None, name: str | None, start: str) -> int:
     """Print events whose topic matches PATTERN, until interrupted.
 
-    `*` stands for any part of one segment, `**` for any number of segments. A gap is told, never hidden. With --name an
-    event is acked once it was printed; `agentctl inbox sub:NAME` shows those that wait, `unsubscribe` ends it.
+    `*` stands for any part of one segment, `**` for any number of segments. A gap is told, never hidden.
+
+    With --name an event is acked once it was printed; `agentctl inbox sub:NAME` shows those that wait, `unsubscribe`
+    ends it. --start has a new one begin with what the journal still has: what other durable subscriptions had, and with
+    journal.history = "all" everything.
     """
     from agentd.wire.errors import Lagged
 

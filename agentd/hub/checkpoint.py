@@ -60,6 +60,7 @@ class KnownName(Struct, array_like=True):
     unannounced: list[int] = []
     pattern: str | None = None  # of a durable subscription
     missed: int = 0
+    filling: bool = False
 
 
 class Checkpoint(Struct, array_like=True):
@@ -97,6 +98,7 @@ def collect(hub: Hub, position: int) -> Checkpoint:
                 sorted(agent.unannounced),
                 None if agent.source is None else agent.source.pattern,
                 0 if agent.source is None else agent.source.missed,
+                agent.source is not None and agent.source.is_filling,
             )
             for agent in named
         ],
@@ -196,7 +198,9 @@ class Recovered:
                 self.names.setdefault(record.name, KnownName(record.name, record.at))
             case Durable():
                 known = self.names.setdefault(record.name, KnownName(record.name, record.at))
-                known.pattern, known.missed = record.pattern, record.missed
+                known.pattern, known.missed, known.filling = record.pattern, record.missed, record.filling
+                if record.filling:  # it begins anew; what an earlier one had that was never whole is void
+                    self.mail = {id: mail for id, mail in self.mail.items() if mail.kept.to != record.name}
             case Forgotten():
                 self.names.pop(record.name, None)
 
@@ -249,7 +253,10 @@ def restore(hub: Hub, recovered: Recovered, now: float) -> None:
     """Into a fresh hub, before anybody writes to the journal. Mail that expired meanwhile ends as expired."""
     offset = hub.receipts.wall_offset
     hub.receipts.next_id = max(hub.receipts.next_id, recovered.next_id)
+    unmade = {name.name for name in recovered.names.values() if name.filling}
     for name in recovered.names.values():
+        if name.filling:
+            continue  # its subscriber asks for it anew, and has all of it then
         agent = _known(hub, name, now)
         agent.seen = min(now, name.seen_at - offset)
         hub.agents.watch_idle(agent, agent.seen)
@@ -258,6 +265,8 @@ def restore(hub: Hub, recovered: Recovered, now: float) -> None:
         for use in name.keys:
             agent.keys[use.key] = UsedKey(use.id, use.at - offset, use.to, use.body_bytes, use.body_crc)
     for _, mail in sorted(recovered.mail.items()):
+        if mail.kept.to in unmade:
+            continue
         entry = _entry(hub, mail, now)
         if mail.is_dead:
             entry.state = DEAD

@@ -6,8 +6,6 @@ and the server calls `deadlines.run(now)`.
 
 from __future__ import annotations
 
-import re
-
 from agentd.host.config import Config
 from agentd.hub import notices
 from agentd.hub.agents import Agents
@@ -17,6 +15,7 @@ from agentd.hub.durable import Durables
 from agentd.hub.facts import Facts
 from agentd.hub.inbox import Inboxes
 from agentd.hub.pairs import Pairs
+from agentd.hub.past import NEW, begin_of
 from agentd.hub.rates import Rates
 from agentd.hub.receipts import Receipts
 from agentd.hub.requests import Requests
@@ -42,7 +41,7 @@ class Hub:
         self.inboxes = Inboxes(config, self.deadlines, self.receipts, self.requests, self.dead)
         self.requests.withdraw = self.inboxes.withdraw
         self.topics = Topics(config.topics, self.receipts)
-        self.durables = Durables(config.topics, self.agents, self.receipts, self.inboxes, self.dead)
+        self.durables = Durables(config.topics, self.deadlines, self.agents, self.receipts, self.inboxes, self.dead)
         self.facts = Facts(self.topics, self.receipts)
         self.rates = Rates(config.rate)
         self.router = Router(
@@ -140,13 +139,12 @@ class Hub:
 
     def _check_subscribe(self, verb: Subscribe) -> None:
         check_pattern(verb.pattern)
-        if not re.fullmatch(r"new|all|-\d+(\.\d+)?[smhd]|[a-z2-7]{13}", verb.start):
-            raise BadRequest(f"start {verb.start!r} is not new, all, an age such as -5m, or a message id")
+        begin_of(verb.start, 0.0)
         if verb.name is not None:
             check_name(verb.name)
             if self.router.draining:
                 raise shutting_down()
-        elif verb.start != "new" or verb.window:
+        elif verb.start != NEW or verb.window:
             raise BadRequest(
                 "A start and a window are for durable subscriptions: for who subscribes now, events begin now",
                 "Give it a name.",

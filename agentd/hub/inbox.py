@@ -74,6 +74,11 @@ class Inboxes(Room):
         entry.agent.bytes += entry.size_bytes
         self.bytes += entry.size_bytes
 
+    def insert(self, entry: Entry) -> None:
+        """A fresh entry to where its id says, also before those that came earlier; nobody is given it by that."""
+        self.charge(entry)
+        self.rejoin(entry)
+
     def _taker(self, agent: Agent) -> Session | None:
         """The next session with credit; those that share take turns."""
         takers = agent.takers

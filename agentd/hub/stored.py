@@ -12,7 +12,7 @@ both its record and its ack are gone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from agentd.wire.errors import AgentdError
@@ -44,6 +44,10 @@ class Book(Protocol):
 
     def record(self, body: bytes) -> None:
         """For history alone: where there is no room for it, it is missing there, and that is counted."""
+
+    def look_back(self, take: Callable[[Record], None], then: Callable[[str], None]) -> None:
+        """Have every record that there is by now shown to `take`, perhaps in another thread; then say why not all could
+        be, or nothing."""
 
     def left_out(self, count: int, why: AgentdError) -> None:
         """So many messages that should outlive this process are in memory alone."""
@@ -170,7 +174,16 @@ class Stored:
         """That durable subscription is known, and this is what it is now."""
         if agent.source is not None:
             source = agent.source
-            self._note(Durable(agent.name, source.pattern, agent.seen + self._receipts.wall_offset, source.missed))
+            at = agent.seen + self._receipts.wall_offset
+            self._note(Durable(agent.name, source.pattern, at, source.missed, source.is_filling))
+
+    def look_back(self, take: Callable[[Record], None], then: Callable[[str], None]) -> None:
+        """See Book."""
+        if self.book is None:
+            then("")
+        else:
+            self.end_turn()
+            self.book.look_back(take, then)
 
     def forgotten(self, name: str) -> None:
         """It is not any more."""

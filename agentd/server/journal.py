@@ -30,6 +30,7 @@ from agentd.server import syncing
 from agentd.server.ahead import PASSING, Ahead
 from agentd.server.disk import FULL, drop_old_cuts, read_checkpoint, sync_directory, write_checkpoint
 from agentd.server.history import History
+from agentd.server.looking_back import LookingBack
 from agentd.server.notes import Notes
 from agentd.server.space import Space
 from agentd.server.syncing import Syncing, sync_all
@@ -60,6 +61,7 @@ class Journal:
         self._native: _native.Journal
         self._hub: Hub
         self._threads = ThreadPoolExecutor(2, "agentd-journal")
+        self._past = LookingBack(self._directory)
         self._after: Callable[[float], None] = lambda now: None
         self._clock: Callable[[], float]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -201,6 +203,14 @@ class Journal:
             self._space.note_rolled()
         self._wanted = position + 1
         return position
+
+    def look_back(self, take: Callable[[Record], None], then: Callable[[str], None]) -> None:
+        """See Book."""
+
+        assert self._loop is not None
+        with suppress(OSError):  # it has failed: what there is can be read all the same
+            self._native.flush()
+        self._past.look(self._loop, self._native.tail, take, then, self._again)
 
     def left_out(self, count: int, why: AgentdError) -> None:
         """See Book."""
@@ -401,6 +411,7 @@ class Journal:
         self._loop = None
         if self._lazy is not None:
             self._lazy.cancel()
+        self._past.close()
         self._threads.shutdown()
         hub.receipts.journal.end_turn()
         self._history.close()

@@ -90,6 +90,7 @@ class Durable(Struct, array_like=True, tag=9):
     pattern: str
     at: float
     missed: int = 0  # events that it has a gap of, nobody was told; -1: nobody knows how many
+    filling: bool = False  # it is being made: until it is, nothing is to come back of it
 
 
 Record = Kept | Acked | Ended | Moved | Died | Passed | Named | Forgotten | Recording | Durable

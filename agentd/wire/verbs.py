@@ -105,7 +105,7 @@ class Subscribe(Struct, array_like=True, tag=14):
 
     cid: Cid
     pattern: str
-    start: str = "new"
+    start: str = "new"  # of a durable one that is made by this: new, all, an age such as -5m, or the id of an event
     name: str | None = None
     window: Annotated[int, Meta(ge=0, le=1 << 20)] = 0  # of a durable one: so many unsettled; 0: topics.max_events
 

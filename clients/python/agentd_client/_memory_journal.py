@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agentd.hub import checkpoint
 from agentd.hub.hub import Hub
 from agentd.server.journal import Journal
 from agentd.wire.messages import Level
-from agentd.wire.stored import Kept, decode_record
+from agentd.wire.stored import Kept, Record, decode_record
 
 
 class MemoryJournal(Journal):
@@ -46,6 +48,12 @@ class MemoryJournal(Journal):
         self._written.append(body)
 
     record = note
+
+    def look_back(self, take: Callable[[Record], None], then: Callable[[str], None]) -> None:
+        """See Book."""
+        for body in self._written:
+            take(decode_record(body))
+        then("")
 
     def end_turn(self, now: float) -> None:
         """Everything is stored at once."""

@@ -260,8 +260,9 @@ class Client:
         return self.drive(self.verbs.publish(topic, body, timeout, options))
 
     def subscribe(self, pattern: str, start: str = "new", name: str | None = None, window: int = 1) -> Subscription:
-        """Events whose topic matches, for `with` and `for`. With a name those wait that come while nobody is there, and
-        each is yours until it is settled: by its own verbs, or as done when you ask for the next."""
+        """Events whose topic matches, for `with` and `for`. With a name those wait that come while nobody
+        is there, and each is yours until it is settled: by its own verbs, or as done when you ask for the next. A new
+        one can begin with what is on record: start="all", an age such as "-5m", or the id of an event."""
         return Subscription(self, Feed(self.conversation, pattern, start, name, window))
 
     def unsubscribe(self, name: str) -> int:

@@ -249,7 +249,8 @@ class Client:
 
     def subscribe(self, pattern: str, start: str = "new", name: str | None = None, window: int = 1) -> Subscription:
         """Events whose topic matches, for `async with` and `async for`. With a name those wait that come while nobody
-        is there, and each is yours until it is settled: by its own verbs, or as done when you ask for the next."""
+        is there, and each is yours until it is settled: by its own verbs, or as done when you ask for the next. A new
+        one can begin with what is on record: start="all", an age such as "-5m", or the id of an event."""
         return Subscription(self, Feed(self.conversation, pattern, start, name, window))
 
     async def unsubscribe(self, name: str) -> int:
