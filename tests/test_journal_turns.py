@@ -38,6 +38,14 @@ class Slow:
         self.begun += 1
         self._then = then
 
+    @property
+    def is_begun(self) -> bool:
+        return self._then is not None
+
+    async def begins(self) -> None:
+        while not self.is_begun:
+            await asyncio.sleep(0.001)
+
     def end(self, error: OSError | None = None) -> None:
         then, self._then = self._then, None
         assert then is not None
@@ -62,9 +70,7 @@ class Place:
         self.journal.restore(self.world.hub, self.world.now)
         self.journal.serve(asyncio.get_running_loop(), lambda: self.world.now, self.journal.end_turn)
         self.sender: FakeSession = self.world.join("planner")
-        self.end_turn()
-        if disk.begun:
-            disk.end()  # the name
+        self.end_turn()  # nobody waits for the name: it is synced later
 
     def send(self, size_bytes: int = 1) -> int:
         cid = self.sender.next_cid()
@@ -120,15 +126,51 @@ async def test_mapped_is_told_at_the_end_of_the_turn(places: Callable[..., Place
     assert place.told() == []
     place.end_turn()
     assert place.told() == [cid]
+    await disk.begins()
     disk.end()
     assert place.told() == [cid]
+
+
+async def test_what_nobody_waits_for_shares_a_sync(places: Callable[..., Place], disk: Slow) -> None:
+    """But it is not put off when somebody waits, nor when there is much of it."""
+    place = places(level="mapped")
+    begun = disk.begun
+    for _ in range(10):
+        place.send()
+        place.end_turn()
+    assert disk.begun == begun
+    await disk.begins()
+    assert disk.begun == begun + 1
+    disk.end()
+    for _ in range(5):
+        place.send(250_000)
+    place.end_turn()
+    assert disk.is_begun
+
+
+async def test_an_ack_waits_for_a_sync_that_somebody_waits_for(places: Callable[..., Place], disk: Slow) -> None:
+    place = places()
+    place.send()
+    place.end_turn()
+    disk.end()
+    taker = place.world.join("sink", credit=1)
+    (message,) = taker.told(Message)
+    place.end_turn()
+    begun = disk.begun
+    place.world.ack(taker, message.id)
+    place.end_turn()
+    assert disk.begun == begun
+    place.send()
+    place.end_turn()
+    assert disk.begun == begun + 1
 
 
 async def test_mapped_is_with_the_kernel_when_it_is_told(places: Callable[..., Place], disk: Slow) -> None:
     """Also beside a sync, where what is appended is gathered first: somebody else can read it from the files."""
     place = places(level="mapped")
     place.send()
-    place.end_turn()  # a sync begins
+    place.end_turn()
+    await disk.begins()
     cid = place.send()
     place.end_turn()
     assert cid in place.told()
@@ -189,7 +231,8 @@ async def test_an_ack_waits_for_a_slow_disk_and_nothing_is_stored_before_it(
     """Two segments are full, and neither is synced: a third is not begun."""
     place = places(level="mapped", checkpoint_bytes=1 << 30)
     place.send()
-    place.end_turn()  # a sync begins
+    place.end_turn()
+    await disk.begins()
     with pytest.raises(Busy):
         while True:
             place.send(200_000)
@@ -246,6 +289,8 @@ async def test_no_room_is_refused_and_goes_on_when_there_is_some(
             break
         except DiskFull:  # it is not tried all the time
             await asyncio.sleep(0.01)
+    if disk.is_begun:  # for names, meanwhile
+        disk.end()
     place.end_turn()
     disk.end()
     assert place.told() == [again]

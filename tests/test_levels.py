@@ -46,6 +46,7 @@ async def test_what_is_to_be_synced_is_though_all_others_need_it_not(places: Cal
     place = places(level="mapped")
     send(place, MAPPED)
     place.end_turn()
+    await disk.begins()
     cid = send(place, SYNCED)
     place.end_turn()
     disk.end()

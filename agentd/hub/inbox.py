@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from agentd.host.config import Config
-from agentd.hub import delays, urgent
+from agentd.hub import delays, plain, urgent
 from agentd.hub.agents import Agent
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
@@ -101,6 +101,9 @@ class Inboxes(Room):
             return
         waiting = agent.waiting
         room = self.max_held - agent.held_count
+        if len(agent.takers) == 1:
+            plain.hand_over(waiting, agent.takers[0], room)
+            return
         while waiting and room > 0:
             room -= 1
             session = self._taker(agent)

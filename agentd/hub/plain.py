@@ -8,6 +8,7 @@ what is left of each is a message, an entry and its places in the registries; of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.hub.receipts import ACCEPTED, OVERHEAD_BYTES, Entry, Receipts
@@ -133,3 +134,22 @@ class Plain:
                 return False
             kept.append(entry)
         return True
+
+
+def hand_over(waiting: dict[int, Entry], taker: Session, most: int) -> None:
+    """The first of what waits to the only one who takes it: as many as fit a frame at a time, at half the cost."""
+    held = taker.held
+    messages: list[Message] = []
+    size_bytes = 0
+    for id in list(islice(waiting, 0 if taker.stalled else max(0, min(most, taker.credit)))):
+        entry = waiting.pop(id)
+        entry.holder = taker
+        held[id] = entry
+        taker.credit -= 1
+        size_bytes += entry.size_bytes
+        if size_bytes > _MAX_BYTES and messages:
+            taker.push_all(messages)
+            messages, size_bytes = [], entry.size_bytes
+        messages.append(entry.message)
+    if messages:
+        taker.push_all(messages)

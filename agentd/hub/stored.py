@@ -70,6 +70,11 @@ class Stored:
         """How much there is of what, now."""
         return {"unsynced": sum(map(len, self._pending.values()))}
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits to be told that something is stored."""
+        return any(self._pending.values())
+
     # A message and what becomes of it.
 
     def keep(self, entry: Entry, key: str | None = None, *, fresh: bool = False, wait: bool = False) -> None:

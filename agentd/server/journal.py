@@ -4,6 +4,7 @@ next start short.
 What one turn of the loop appended leaves in one go at the turn's end. With `synced` it is answered when the disk has
 it: one sync is under way at a time, and what comes meanwhile waits for the next one, together. With `mapped` it is
 answered at the end of the turn, when the kernel has it: that survives a kill of the daemon, not a power cut.
+What nobody waits for is synced a moment later, with what comes until then.
 
 The first error of a sync ends it all: the kernel may have dropped what it could not write, so nothing more is said to
 be stored until the daemon is started anew and has read what is really there.
@@ -33,7 +34,7 @@ from agentd.server.history import History
 from agentd.server.looking_back import LookingBack
 from agentd.server.notes import Notes
 from agentd.server.space import Space
-from agentd.server.syncing import Syncing, sync_all
+from agentd.server.syncing import Later, Syncing, sync_all
 from agentd.wire.errors import AgentdError, BadRequest, Busy, JournalFailed, TooLarge
 from agentd.wire.messages import DiskView, Level
 from agentd.wire.stored import Kept, Record, decode_record
@@ -47,7 +48,8 @@ _TYPE: Final = 1
 _AT_A_TIME: Final = 1000
 #: So long until a checkpoint is tried again that found no room, or made none.
 _TRY_AGAIN_S: Final = 0.5
-#: What nobody waits for is synced after that long, or once there is that much of it.
+#: What nobody waits for is synced after that long, what is history alone after the second, or once there is that much.
+_SOON_S: Final = 0.01
 _LAZY_S: Final = 1.0
 _LAZY_BYTES: Final = 1 << 20
 
@@ -74,8 +76,8 @@ class Journal:
         self._space = Space(settings, self._directory)
         self._ahead = Ahead(settings, self._directory, self._space.disk, self._do, self._fail)
         self._history = History(settings, self._directory, self._space, _TYPE, self._fail)
-        self._wanted = 0  # what lies before it is to be synced at once
-        self._lazy: asyncio.TimerHandle | None = None
+        self._wanted = 0  # what lies before it is to be synced soon
+        self._later = Later(self._sync_later)
         self._next_try = 0.0
         self._retry: asyncio.TimerHandle | None = None
         self.failed = ""  # why nothing is kept any more
@@ -266,13 +268,13 @@ class Journal:
         unsynced = native.tail - native.synced
         if self._is_syncing or not unsynced:
             return
-        if native.synced < self._wanted or unsynced > _LAZY_BYTES or self._notes:
+        is_awaited = self._hub.receipts.journal.is_awaited or self._waiting is not None
+        if is_awaited or unsynced > _LAZY_BYTES or self._notes:
             self._sync()
-        elif self._lazy is None and self._loop is not None:  # nobody waits for history
-            self._lazy = self._loop.call_later(_LAZY_S, self._sync_history)
+        elif self._loop is not None:
+            self._later.within(_SOON_S if native.synced < self._wanted else _LAZY_S, self._loop)
 
-    def _sync_history(self) -> None:
-        self._lazy = None
+    def _sync_later(self) -> None:
         if not self._is_syncing and not self.failed and self._native.synced < self._native.tail:
             self._sync()
 
@@ -370,7 +372,6 @@ class Journal:
         self._notes.has_holes = False
         found = checkpoint.collect(self._hub, position)
         self._waiting = (position, checkpoint.needed(found), checkpoint.encode(found))
-        self._wanted = max(self._wanted, position)
 
     def _write_checkpoint(self) -> None:
         if self._waiting is None or self._native.synced < self._waiting[0] or self._loop is None:
@@ -409,8 +410,7 @@ class Journal:
         """The sessions have left: what they left behind is synced, and a checkpoint makes the next start short. An
         OSError where that fails; what was stored before is there all the same."""
         self._loop = None
-        if self._lazy is not None:
-            self._lazy.cancel()
+        self._later.cancel()
         self._past.close()
         self._threads.shutdown()
         hub.receipts.journal.end_turn()

@@ -38,6 +38,31 @@ class Syncing(Protocol):
         """There is none under way."""
 
 
+class Later:
+    """A sync that nobody waits for: with what comes until then. Each costs as much as ten messages."""
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._timer: asyncio.TimerHandle | None = None
+
+    def within(self, most_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """So long from now at most, whatever was said before."""
+        due = loop.time() + most_s
+        if self._timer is None or due < self._timer.when():
+            self.cancel()
+            self._timer = loop.call_at(due, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._sync()
+
+    def cancel(self) -> None:
+        """None is needed any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class RingSyncing:
     """An io_uring of this loop's thread."""
 
