@@ -131,6 +131,8 @@ def test_a_window_bounds_what_a_subscriber_has_unsettled(world: World) -> None:
     assert one.bodies() == [b"0", b"1", b"2", b"3"]
     world.give_back(one, ids(one)[3])
     assert one.bodies()[4:] == [b"3"]
+    world.hold(one, ids(one)[4], 60.0)
+    assert one.bodies()[5:] == [b"4"]
 
 
 def test_after_the_last_attempt_it_is_a_dead_letter_that_can_be_requeued(world: World) -> None:

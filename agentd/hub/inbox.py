@@ -252,6 +252,7 @@ class Inboxes(Room):
             self._receipts.delivered(entry, now, session.name)
         self._detach(entry)
         delays.hold(self, entry, now + hold_s)
+        self.pump(session.agent)  # of a durable subscription: its window has a place again
 
     def _owned(self, session: Session, id: int) -> Entry:
         entry = self._receipts.entries.get(id)
