@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -471,6 +472,22 @@ def test_a_daemon_that_dies_while_one_is_made_leaves_nothing_of_it(world: World,
     world.crash()
     world.subscribe(two := world.join("two"), "t", "ci")
     assert two.bodies() == [b"0", b"1", b"3", b"live"], "once, also from the journal that has both"
+
+
+def test_the_past_is_put_in_some_at_a_time() -> None:
+    world = World(journal=True)
+    publisher, one = world.join("publisher"), world.join("one")
+    world.subscribe(one, "t", "other")
+    for number in range(100):
+        world.publish(publisher, "t", b"%3d" % number + bytes(1000))
+    world.subscribe(two := world.join("two"), "t", "ci", start="all")
+    counts = []
+    while sub(world).paused:
+        world.after(0.01)
+        counts.append(sub(world).count)
+    steps = [after - before for before, after in pairwise([0, *counts])]
+    assert max(steps) < 30 and sum(steps) == 100
+    assert [int(body[:3]) for body in two.bodies()] == list(range(100))
 
 
 def test_one_that_is_ended_or_left_while_it_is_made(world: World) -> None:

@@ -28,8 +28,10 @@ from agentd.wire.names import OWN_TOPICS, SUBSCRIPTION, check_name
 _MAX_CACHED = 4096
 #: In a gap: nobody knows how many.
 UNCOUNTED = -1
-#: Of the past, charged with what is reckoned beside the bodies: so much is put into an inbox at a time, in 0.5 ms.
+#: Of the past, charged with what is reckoned beside the bodies: so much is put into an inbox at a time, in 0.5 ms, and
+#: then others have their turn.
 _FILL_BYTES = 32 * 1024
+_PAUSE_S = 0.001
 
 
 class Cursor(Session):
@@ -216,7 +218,7 @@ class Durables:
         if source is None or self._agents.by_name.get(agent.name) is not agent:
             return
         room_bytes, copies = _FILL_BYTES, list[Entry]()
-        again_s = 0.0
+        again_s = _PAUSE_S
         while messages and room_bytes > 0:
             message = messages[-1]
             copy = self._copy(message, message.details, agent, id, now, message.sent_at - receipts.wall_offset)
@@ -225,7 +227,7 @@ class Durables:
                     raise self._inboxes.no_room(agent, copy.size_bytes, now)
                 receipts.journal.keep(copy)
             except Busy as error:
-                again_s = error.retry_after or 0.05
+                again_s = error.retry_after or _PAUSE_S
                 break
             except AgentdError:
                 source.missed = UNCOUNTED if source.missed == UNCOUNTED else source.missed + len(messages)
