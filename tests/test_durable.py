@@ -523,6 +523,18 @@ def test_what_can_not_be_read_or_kept_is_a_gap(world: World, monkeypatch: pytest
     assert [lagged.missed for lagged in three.told(LaggedEvent)] == [3] and not three.bodies()
 
 
+def test_a_stuck_subscriber_is_named_and_its_inbox_is_bounded() -> None:
+    world = World(journal=True, inbox__max_messages=3)
+    publisher, one = world.join("publisher"), world.join("one")
+    world.subscribe(one, "t", "ci", window=1)
+    refused = [world.publish(publisher, "t", b"%d" % number).refused for number in range(5)]
+    assert refused == [[], [], [], ["sub:ci"], ["sub:ci"]]
+    world.after(61.0)
+    row = views.agents(world.hub, 1, world.now).agents[0]
+    assert (row.name, row.live, row.pid) == ("sub:ci", True, one.pid)
+    assert "takes nothing: oldest waits 61 s" in row.trouble and "inbox full" in row.trouble
+
+
 def test_a_resumed_one_says_that_its_start_is_passed_over(world: World) -> None:
     one = world.join("one")
     world.subscribe(one, "t", "ci")

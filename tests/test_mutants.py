@@ -32,7 +32,7 @@ class Mutant(NamedTuple):
 
 
 INBOX, REQUESTS, ROUTER, RECEIPTS = "inbox.py", "requests.py", "router.py", "receipts.py"
-RATES = "rates.py"
+RATES, DURABLE, PAST = "rates.py", "durable.py", "past.py"
 JOURNAL, DISK, NOTES = "agentd/server/journal.py", "agentd/server/disk.py", "agentd/server/notes.py"
 CHECKPOINT_ORDER = "test_crash_steps.py::test_a_checkpoint_is_on_disk_before_what_only_the_one_before_needs_goes"
 #: Others than the hub's are named from the package on.
@@ -41,6 +41,76 @@ DIRECT, CLIENT = "agentd/server/direct.py", "agentd_client/_direct.py"
 PAIRS, INTRODUCTIONS = "agentd_client/_pairs.py", "agentd_client/_introductions.py"
 
 MUTANTS = [
+    Mutant(
+        "an ack makes no room for the next event",
+        DURABLE,
+        "                self._inboxes.pump(taker.agent)  # an ack is the credit for the next\n",
+        "                pass\n",
+        "test_durable.py::test_a_window_bounds_what_a_subscriber_has_unsettled",
+    ),
+    Mutant(
+        "a subscriber has no window",
+        DURABLE,
+        "max(0, self.window - len(self.held))",
+        "(self.window or 1)",
+        "test_durable.py::test_a_window_bounds_what_a_subscriber_has_unsettled",
+    ),
+    Mutant(
+        "whoever subscribes to anything settles a subscription's events",
+        DURABLE,
+        "mine = [cursor for cursor in session.cursors.values() if cursor.agent is entry.agent]",
+        "mine = [entry.holder or cursor for cursor in session.cursors.values()]",
+        "test_durable.py::test_who_does_not_subscribe_settles_nothing",
+    ),
+    Mutant(
+        "an event is put into an inbox that is not on disk",
+        DURABLE,
+        "                receipts.journal.keep(copy, wait=bool(kept or refused))\n",
+        "                pass\n",
+        "test_durable.py::test_it_outlives_the_daemon_with_its_events",
+    ),
+    Mutant(
+        "a gap is told to nobody",
+        DURABLE,
+        "if source is not None and source.missed and message.id > source.missed_after:",
+        "if False:",
+        "test_durable.py::test_a_full_one_refuses_by_name_and_its_subscriber_is_told_of_the_gap",
+    ),
+    Mutant(
+        "a gap is told before what precedes it",
+        DURABLE,
+        "source.missed and message.id > source.missed_after:",
+        "source.missed:",
+        "test_durable.py::test_a_full_one_refuses_by_name_and_its_subscriber_is_told_of_the_gap",
+    ),
+    Mutant(
+        "what is half made outlives the daemon",
+        "checkpoint.py",
+        "        if name.filling:\n            continue",
+        "        if False:\n            continue",
+        "test_durable.py::test_a_daemon_that_dies_while_one_is_made_leaves_nothing_of_it",
+    ),
+    Mutant(
+        "an event that two subscriptions had comes twice from the past",
+        PAST,
+        "id = details.event or message.id",
+        "id = message.id",
+        "test_durable.py::test_what_several_had_comes_once_and_what_all_is_recorded_of_too",
+    ),
+    Mutant(
+        "the past is put in at one go",
+        DURABLE,
+        "_PAUSE_S = 0.001",
+        "_PAUSE_S = 0.0",
+        "test_durable.py::test_the_past_is_put_in_some_at_a_time",
+    ),
+    Mutant(
+        "an event's answer comes before the disk has it",
+        ROUTER,
+        "        if kept and kept[-1].position:\n",
+        "        if False:\n",
+        "test_durable.py::test_events_wait_for_whoever_subscribes_under_the_name",
+    ),
     Mutant(
         "a redelivery counts no attempt",
         INBOX,
