@@ -208,7 +208,7 @@ static struct segment *segment_of(struct journal *journal, uint64_t position)
 
     if (!segment || segment->number != position >> 32 || see_mapped(journal, segment))
         return NULL;
-    return (uint32_t)position + JOURNAL_HEADER_BYTES <= segment->bytes && position % 8 == 0 ? segment : NULL;
+    return (uint64_t)(uint32_t)position + JOURNAL_HEADER_BYTES <= segment->bytes && position % 8 == 0 ? segment : NULL;
 }
 
 void journal_expect(struct journal *journal, const uint64_t *positions, size_t n)
