@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -111,3 +112,39 @@ async def test_a_key_that_is_said_again_is_answered_when_it_is_stored(places: Ca
     assert place.told() == [first, again]
     later = send(place, None, key="k", wait=STORED)
     assert place.told() == [first, again, later]
+
+
+async def test_a_key_that_is_said_again_has_the_level_it_asks_for(places: Callable[..., Place], disk: Slow) -> None:
+    """That the kernel has it is not what the second wants to know."""
+    place = places()
+    first = send(place, MAPPED, key="k")
+    place.end_turn()
+    assert place.told() == [first]
+    again, default = send(place, SYNCED, key="k", wait=STORED), send(place, None, key="k", wait=STORED)
+    place.end_turn()
+    assert place.told() == [first]
+    disk.end()
+    assert place.told() == [first, again, default]
+
+
+async def test_once_nothing_more_is_stored_a_key_that_is_said_again_is_refused(
+    places: Callable[..., Place], disk: Slow
+) -> None:
+    place = places()
+    send(place, None, key="k")
+    place.end_turn()
+    disk.end(OSError(errno.EIO, "broken"))
+    again = send(place, None, key="k", wait=STORED)
+    assert place.sender.error(again).code == "journal_failed"
+
+
+async def test_what_the_last_start_left_is_stored_at_every_level(places: Callable[..., Place], disk: Slow) -> None:
+    place = places()
+    send(place, MAPPED, key="k")
+    place.end_turn()
+    disk.end()
+    place.journal.close(place.world.hub, place.world.now)
+    place.journal.failed, disk.begun = "closed", 0
+    place = places()
+    again = send(place, SYNCED, key="k", wait=STORED)
+    assert place.told() == [again]

@@ -396,7 +396,7 @@ class Router:
             raise LimitReached(
                 f"{_MAX_WATCHERS} calls wait for message {id_text(used.id)} already", "Don't wait again."
             )
-        stored = entry is not None and entry.is_stored
+        stored = entry is not None and self._receipts.journal.has(entry, options.level)
         if entry is not None and options.wait is STORED and not stored:
             self._receipts.journal.answer([entry], session, verb.cid, options.level)  # with the one before it
             return True

@@ -61,6 +61,8 @@ class Stored:
         self.book: Book | None = None  # None: nothing outlives this process
         self.level = Level.SYNCED  # where nobody asks for another
         self._pending: dict[Level, _Pending] = {level: deque() for level in Level}  # in the order of their records
+        self._reached = dict.fromkeys(Level, 0)  # up to where the journal has everything that surely
+        self._failure: AgentdError | None = None
         self.is_all_recorded = False  # also what is not kept, for history
         self._acked: list[int] = []
         self._passed: dict[State, list[int]] = {}  # how those ended of which nothing is kept
@@ -107,7 +109,14 @@ class Stored:
         """Once the journal has these, as surely as `level` says, that is their state, and their sender is told: calls
         in a row, from the cid `answer` on, of messages with ids in a row; or, of an event's copies, by that receipt.
         Where nobody asked (0), nobody is told."""
+        if self._failure is not None:  # of one that is said again
+            self._refuse(entries, session, answer, self._failure)
+            return
         self._pending[level or self.level].append((entries, session, answer))
+
+    def has(self, entry: Entry, level: Level | None) -> bool:
+        """Whether the journal has it as surely as `level` says, or as surely as where nobody says."""
+        return entry.is_stored and entry.position < self._reached[level or self.level]
 
     def keep_all(self, entries: Iterable[Entry]) -> None:
         """Their agent is absent from now on, and they have to outlive this process too. Those for which there is no
@@ -216,16 +225,19 @@ class Stored:
 
     def failed(self, error: AgentdError) -> None:
         """Nobody will be told any more that something is stored: whoever waits for that is told why."""
+        self._failure = error
         for pending in self._pending.values():
             while pending:
-                entries, session, answer = pending.popleft()
-                if session is None or not answer:
-                    continue
-                if isinstance(answer, Receipt):
-                    session.refuse(answer.cid, error)
-                    continue
-                for number in range(len(entries)):
-                    session.refuse(answer + number, error)
+                self._refuse(*pending.popleft(), error)
+
+    def _refuse(self, entries: list[Entry], session: Session | None, answer: int | Receipt, error: AgentdError) -> None:
+        if session is None or not answer:
+            return
+        if isinstance(answer, Receipt):
+            session.refuse(answer.cid, error)
+            return
+        for number in range(len(entries)):
+            session.refuse(answer + number, error)
 
     def untold(self, tail: int) -> int:
         """Where the first record lies that somebody waits for; `tail` if nobody does."""
@@ -233,8 +245,9 @@ class Stored:
 
     def reached(self, position: int, now: float, level: Level) -> None:
         """Everything before that is in the kernel's hands, or on disk, and then in the kernel's too."""
-        for pending in self._pending.values() if level is Level.SYNCED else (self._pending[level],):
-            self._tell(pending, position, now)
+        for lower in Level if level is Level.SYNCED else (level,):
+            self._reached[lower] = max(self._reached[lower], position)
+            self._tell(self._pending[lower], position, now)
 
     def _tell(self, pending: _Pending, position: int, now: float) -> None:
         while pending and pending[0][0][-1].position < position:

@@ -116,6 +116,7 @@ class Journal:
         self._space.open(self._native, hub)
         self._history.open(self._native, 0 if known is None else checkpoint.needed(known))
         hub.receipts.journal.book, hub.receipts.journal.level = self, Level(self._settings.level)
+        hub.receipts.journal.reached(self._native.synced, now, Level.SYNCED)  # what was found there
         if recovered.missing:
             log.error("%d messages are lost: their records are damaged", recovered.missing)
         log.info("took over %s", checkpoint.counted(hub))
