@@ -252,3 +252,14 @@ def news(world: World) -> int:
     hook.announced = None  # as `leave` does
     world.leave(hook)
     return fresh
+
+
+def test_an_answer_that_is_kept_is_in_it_while_its_asker_has_not_acked_it() -> None:
+    """Also of an asker that takes no mail: what its responder was told is stored comes back."""
+    world = World(journal=True)
+    asker, responder = world.join("asker", take=False), world.join("responder", credit=1)
+    world.request(asker, "responder", b"?")
+    (asked,) = responder.told(Message)
+    id = world.reply(responder, asked.id, b"!", durable=True)
+    assert world.state(id) is State.STORED
+    assert [placed.position for placed in checkpoint.collect(world.hub, 99).mail] == [world.entry(id).position]

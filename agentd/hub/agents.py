@@ -147,7 +147,8 @@ class Agent:
 
     def held(self) -> list[Entry]:
         """What was handed out and not finished."""
-        return [entry for session in self.takers for entry in session.held.values()] + list(self.detached.values())
+        sessions = self.sessions if self.source is None else self.takers  # who takes no mail may hold an answer
+        return [entry for session in sessions for entry in session.held.values()] + list(self.detached.values())
 
 
 class Agents:
