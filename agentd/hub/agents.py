@@ -34,7 +34,7 @@ class Source:
     """What fills the inbox of a durable subscription: the events of one pattern. The gap of those that found no room is
     one number, told no later than at the place of the first of them."""
 
-    __slots__ = ("expression", "is_filling", "missed", "missed_after", "pattern")
+    __slots__ = ("expression", "is_filling", "is_noted", "missed", "missed_after", "pattern")
 
     def __init__(self, pattern: str, missed: int = 0, *, is_filling: bool = False) -> None:
         self.is_filling = is_filling  # it is given what is on record, before anybody takes from it
@@ -42,6 +42,7 @@ class Source:
         self.expression = Pattern(pattern) if pattern else None
         self.missed = missed  # -1: nobody knows how many
         self.missed_after = 0  # the last message before the first of these
+        self.is_noted = False  # the journal says, behind the latest checkpoint, that nobody knows how many
 
     def matches(self, topic: str) -> bool:
         """Whether an event on this topic is for it. The daemon's own facts never are."""

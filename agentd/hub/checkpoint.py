@@ -78,6 +78,9 @@ def collect(hub: Hub, position: int) -> Checkpoint:
     """Everything worth keeping that the journal has messages of."""
     offset = hub.receipts.wall_offset
     named = [agent for agent in hub.agents.by_name.values() if not agent.unnamed]
+    for agent in named:
+        if agent.source is not None:
+            agent.source.is_noted = False  # it has the number; what is missed from here on makes that wrong
 
     def placed(entry: Entry) -> Placed:
         until = hub.receipts.until(entry)

@@ -82,6 +82,7 @@ class Cursor(Session):
     def tell_gap(self, source: Source) -> None:
         """Here is the gap."""
         missed, source.missed = source.missed, 0
+        source.is_noted = False
         self.session.push(LaggedEvent(self.number, missed))
         self._told(self.agent)
 
@@ -104,6 +105,7 @@ class Durables:
         self._receipts = receipts
         self._inboxes = inboxes
         self._dead = dead
+        inboxes.caught_up = self._caught_up
         self._matching: dict[str, tuple[Agent, ...]] = {}  # by topic; emptied when a subscription comes or goes
 
     def statistics(self) -> dict[str, int]:
@@ -153,9 +155,6 @@ class Durables:
         """Its subscriber knows it: now it takes. PAIRS WITH detach()."""
         agent = cursor.agent
         agent.takers.append(cursor)
-        source = agent.source
-        if source is not None and source.missed and not agent.count and not source.is_filling:
-            cursor.tell_gap(source)
         self._inboxes.pump(agent)
 
     def detach(self, cursor: Cursor, now: float, why: str) -> None:
@@ -249,8 +248,6 @@ class Durables:
         source.is_filling = False
         receipts.journal.durable(agent)
         self._inboxes.pause(agent, on=False)
-        if source.missed and not agent.count and agent.takers:
-            self._tell_gap(agent, source)
 
     # Events.
 
@@ -317,18 +314,22 @@ class Durables:
         self._receipts.counts.missed += 1
         if not source.missed:
             source.missed_after = self._receipts.next_id - 1
-            source.missed = UNCOUNTED  # what a crash leaves of it; a checkpoint has the number
+        if not source.is_noted and not source.is_filling:
+            missed, source.missed = source.missed, UNCOUNTED  # what a crash leaves of it
             self._receipts.journal.durable(agent)
-            source.missed = 0
+            source.missed, source.is_noted = missed, True
         if source.missed != UNCOUNTED:
             source.missed += 1
-        if agent.takers and not agent.count and not source.is_filling:
-            self._tell_gap(agent, source)
+        if not agent.count:
+            self._caught_up(agent)
 
-    def _tell_gap(self, agent: Agent, source: Source) -> None:
-        cursor = agent.takers[0]
-        assert isinstance(cursor, Cursor)
-        cursor.tell_gap(source)
+    def _caught_up(self, agent: Agent) -> None:
+        """What waited was sent: here is the place of a gap, if there is one. The next event may not come for long."""
+        source = agent.source
+        if source is not None and source.missed and agent.takers and not source.is_filling:
+            cursor = agent.takers[0]
+            assert isinstance(cursor, Cursor)
+            cursor.tell_gap(source)
 
     # What subscribers say of messages.
 

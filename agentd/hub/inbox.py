@@ -8,6 +8,7 @@ order of ids; it counts as delivered only when the receiving library says so.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from agentd.host.config import Config
 from agentd.hub import delays, plain, urgent
@@ -37,6 +38,7 @@ class Inboxes(Room):
         self._receipts = receipts
         self._requests = requests
         self._dead = dead
+        self.caught_up: Callable[[Agent], None] = lambda agent: None  # all events of a durable subscription were sent
 
     def put(self, entry: Entry) -> None:
         """A fresh entry into its agent's inbox, and on to a taker that has room."""
@@ -103,7 +105,7 @@ class Inboxes(Room):
         room = self.max_held - agent.held_count
         if len(agent.takers) == 1:
             plain.hand_over(waiting, agent.takers[0], room)
-            return
+            room = 0
         while waiting and room > 0:
             room -= 1
             session = self._taker(agent)
@@ -111,6 +113,8 @@ class Inboxes(Room):
                 return
             _, entry = waiting.popitem(last=False)
             self._hand(entry, session)
+        if not waiting and agent.source is not None:
+            self.caught_up(agent)
 
     def pause(self, agent: Agent, *, on: bool) -> None:
         """Give it nothing, or all that has waited meanwhile."""
