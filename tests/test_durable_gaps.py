@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from fakes import FakeSession, World
 
-from agentd.wire.messages import LaggedEvent, Message
+from agentd.wire.messages import LaggedEvent, Message, State
 
 
 def last(session: FakeSession) -> int:
@@ -57,3 +57,17 @@ def test_after_a_crash_a_gap_has_its_number_only_if_nothing_was_missed_since_the
     world.crash()
     world.subscribe(one := world.join("one"), "t", "ci")
     assert missed(one) == [-1 if more else 3]
+
+
+def test_what_was_stored_while_a_subscription_is_made_outlives_a_crash_also_if_something_was_missed_then() -> None:
+    world = World(journal=True, inbox__max_messages=4)
+    publisher, one = world.join("publisher"), world.join("one")
+    world.subscribe(one, "t", "ci", start="all")
+    stored = [world.publish(publisher, "t", b"%d" % number).state is State.STORED for number in range(5)]
+    assert stored == [True] * 4 + [False]
+    world.after(0.1)
+    world.end_turn()
+    assert one.bodies() == [b"0", b"1", b"2", b"3"] and missed(one) == [1]
+    world.crash()
+    world.subscribe(one := world.join("one"), "t", "ci")
+    assert one.bodies() == [b"0", b"1", b"2", b"3"]

@@ -140,7 +140,7 @@ async def test_once_nothing_more_is_stored_a_key_that_is_said_again_is_refused(
 
 async def test_what_the_last_start_left_is_stored_at_every_level(places: Callable[..., Place], disk: Slow) -> None:
     place = places()
-    send(place, MAPPED, key="k")
+    send(place, SYNCED, key="k")
     place.end_turn()
     disk.end()
     place.journal.close(place.world.hub, place.world.now)
