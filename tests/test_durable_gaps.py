@@ -43,7 +43,7 @@ def test_a_gap_is_told_behind_what_waited_though_no_other_event_comes(
 
 
 @pytest.mark.parametrize("more", [0, 2])
-def test_after_a_crash_a_gap_has_its_number_only_if_nothing_was_missed_since_the_checkpoint(more: int) -> None:
+def test_after_a_crash_a_gap_that_grew_has_no_number(more: int) -> None:
     world = World(journal=True, inbox__max_messages=1)
     publisher, one = world.join("publisher"), world.join("one")
     world.subscribe(one, "t", "ci")
@@ -59,7 +59,7 @@ def test_after_a_crash_a_gap_has_its_number_only_if_nothing_was_missed_since_the
     assert missed(one) == [-1 if more else 3]
 
 
-def test_what_was_stored_while_a_subscription_is_made_outlives_a_crash_also_if_something_was_missed_then() -> None:
+def test_what_is_stored_while_one_is_made_outlives_a_crash_after_a_miss() -> None:
     world = World(journal=True, inbox__max_messages=4)
     publisher, one = world.join("publisher"), world.join("one")
     world.subscribe(one, "t", "ci", start="all")
@@ -71,3 +71,18 @@ def test_what_was_stored_while_a_subscription_is_made_outlives_a_crash_also_if_s
     world.crash()
     world.subscribe(one := world.join("one"), "t", "ci")
     assert one.bodies() == [b"0", b"1", b"2", b"3"]
+
+
+def test_a_gap_has_its_place_between_what_came_before_and_what_came_behind() -> None:
+    world = World(journal=True, inbox__max_messages=3)
+    publisher, one = world.join("publisher"), world.join("one")
+    world.subscribe(one, "t", "ci", 1)
+    for number in range(5):
+        world.publish(publisher, "t", b"%d" % number)
+    world.ack(one, last(one))
+    world.publish(publisher, "t", b"behind")
+    for _ in range(3):
+        world.ack(one, last(one))
+    told = [message for message in one.everything() if isinstance(message, LaggedEvent | Message)]
+    found = [message.missed if isinstance(message, LaggedEvent) else message.body for message in told]
+    assert found == [b"0", b"1", b"2", 2, b"behind"]
