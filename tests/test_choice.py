@@ -17,8 +17,9 @@ from test_vectors import VECTORS, load, vectors
 
 from agentd.wire import choice
 from agentd.wire.choice import TABLE, Case, Recipient, Row, Size, decide, size_of
-from agentd.wire.errors import BY_CODE
-from agentd.wire.messages import Priority, Route
+from agentd.wire.errors import BY_CODE, BadRequest
+from agentd.wire.messages import Options, Priority, Route
+from agentd_client import _options
 
 #: This version has no others to open.
 OPEN = {Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW}
@@ -95,6 +96,8 @@ def test_a_sender_hopes_for_no_more_than_the_table_gives() -> None:
         assert row is not None
         may = choice.may_go_direct(case.verb, case.priority, case.durable, case.route)
         assert may or row.route is not Route.DIRECT, case
+        options = Options(case.priority, durable=case.durable or None, route=case.route)
+        assert _options.may_go_direct(case.verb, options) == may, case
     assert choice.may_go_direct("send", Priority.CRITICAL, False, None)
     assert choice.may_go_direct("request", Priority.HIGH, False, Route.DIRECT)
     assert not choice.may_go_direct("send", Priority.CRITICAL, False, Route.RELAYED)
@@ -157,3 +160,13 @@ def test_the_documents_have_the_table(document: Any) -> None:
     text = document.read_text()
     assert "<!-- table: " in text
     assert filled(text) == text, "run: python tests/protocol_tables.py"
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_a_priority_alone_is_the_same_options_however_it_is_given(priority: Priority) -> None:
+    for given in (priority, priority.value):
+        assert _options.make_options({"priority": given}) == Options(priority)
+        assert _options.make_options({"priority": given, "hops": 1}) == Options(priority, hops=1)
+    for wrong in ("soon", "", None, 3, ["low"]):
+        with pytest.raises(BadRequest, match="priority"):
+            _options.make_options({"priority": wrong})

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
         wait: State | str
 
 
-_NORMAL = Priority.NORMAL
+#: They never go from ring to ring.
+_RELAYED = (Priority.NORMAL, Priority.LOW, Priority.BATCH)
 _ACCEPTED = State.ACCEPTED
 _ENDS = (State.EXPIRED, State.DEAD, State.UNKNOWN)
 _encode = msgspec.msgpack.Encoder().encode
@@ -60,10 +61,16 @@ _decode_options = msgspec.msgpack.Decoder(Options).decode
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+#: What most messages with options ask for, by the priority as it may be given. Nobody changes these.
+_PRIORITY_ALONE = {priority.value: Options(priority=priority) for priority in Priority}
+
+
 def make_options(given: Any) -> Options | None:
     """The options on the wire, None where the caller asked for nothing special."""
     if not given:
         return None
+    if len(given) == 1 and isinstance(priority := given.get("priority"), str) and priority in _PRIORITY_ALONE:
+        return _PRIORITY_ALONE[priority]
     if isinstance(given.get("re"), str):
         given = {**given, "re": id_value(given["re"])}
     if hasattr(given.get("at"), "timestamp"):
@@ -81,7 +88,7 @@ def told_later(options: Options | None) -> State:
 
 def may_go_direct(verb: str, options: Options) -> bool:
     """Whether the table of ways has it go from ring to ring, where there are rings at both ends."""
-    if options.priority is _NORMAL:
+    if options.priority in _RELAYED:
         return False
     from agentd.wire import choice  # which most messages do not need
 
