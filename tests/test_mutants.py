@@ -657,7 +657,7 @@ MUTANTS = [
         "stored.py",
         "        self._acked += kept\n",
         "        pass\n",
-        MACHINE,
+        "test_checkpoint.py::test_what_became_of_it_outlives_a_crash",
     ),
     Mutant(
         "an attempt is not written down",
@@ -706,7 +706,7 @@ MUTANTS = [
         ROUTER,
         "            self._receipts.journal.passed(entry)\n        self._admit",
         "            pass\n        self._admit",
-        "test_history_recorded.py::test_history_is_what_was_accepted_in_order_whatever_happens",
+        "test_history_recorded.py::test_messages_of_each_kind_are_recorded_with_how_they_ended",
     ),
     Mutant(
         "how a message ended that was not kept is not recorded",
