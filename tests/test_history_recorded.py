@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw import Raw
 
+from agentd.cli.history import read
 from agentd.host.config import JournalSettings
 from agentd.host.retention import SegmentFile, history_begins, segment_files
 from agentd.hub.receipts import ENDED
@@ -340,3 +341,12 @@ def test_what_has_no_room_for_history_is_counted(daemon: Daemon) -> None:
 
     wait_until(recorded)
     assert story.missed >= 50
+
+
+def test_that_all_is_recorded_is_known_though_what_said_so_first_has_gone(daemon: Daemon) -> None:
+    """Nothing else passes here that would say so: all of it is kept."""
+    daemon.config(journal=JOURNAL | {"history": "all", "history_bytes": 3 * MIB}, **UNHURRIED)
+    pass_through(daemon, 12 * MIB)
+    assert segments(daemon)[0].number > 1
+    story = read(str(daemon.state_dir / "journal"), lambda to, message: True, None)
+    assert story.all_since is not None

@@ -98,8 +98,10 @@ class History:
         files = segment_files(self._directory)
         now = time.time()
         first = history_begins(files, self.needed, self._settings, now)
-        self._native.retire(min(self.needed, first << OFFSET_BITS | FIRST_RECORD))
+        gone = self._native.retire(min(self.needed, first << OFFSET_BITS | FIRST_RECORD))
         self._space.disk.changed()
+        if gone and self._loop is not None and self._settings.history == "all":
+            self._append(encode_record(Recording(time.time())))  # what said so may have gone with them
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
