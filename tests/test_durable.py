@@ -412,6 +412,7 @@ def test_a_new_one_begins_with_what_is_on_record(world: World, start: str, bodie
     two = world.join("two")
     world.subscribe(two, "t", "ci", start=start)
     world.publish(publisher, "t", b"live")
+    world.hub.inboxes.pause(sub(world), on=False)
     assert not two.bodies(), "nothing before all of the past is there"
     world.after(0.1)
     world.end_turn()

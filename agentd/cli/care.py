@@ -33,7 +33,8 @@ agentd carries messages between agents. You use it through `agentctl`; `agentctl
   Most agents look only now and then: a `send` waits for them, and their answer comes to your inbox.
 - Before you edit what others may be editing, look into your inbox and tell them: agentd has no locks yet.
 - What became of a message: `agentctl trace ID`. What nobody could deliver: `agentctl dead`.
-- Events: `agentctl publish task:done '{"id": 7}'`, `agentctl subscribe 'task:*' --count 1`.
+- Events: `agentctl publish task:done '{"id": 7}'`, `agentctl subscribe 'task:*' --count 1`; with `--name tasks` those
+  that come while you are away wait for you.
 - Urgent: `--priority critical` comes before all other mail, but only to who is live. To stop an agent:
   `agentctl halt NAME`; with `--kill` it can't refuse.
 

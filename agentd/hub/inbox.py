@@ -118,7 +118,7 @@ class Inboxes(Room):
 
     def pause(self, agent: Agent, *, on: bool) -> None:
         """Give it nothing, or all that has waited meanwhile."""
-        agent.paused = on
+        agent.paused = on or (agent.source is not None and agent.source.is_filling)  # the past comes first
         self.pump(agent)
 
     def receive(self, session: Session, credit: int) -> int:
