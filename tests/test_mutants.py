@@ -177,8 +177,8 @@ MUTANTS = [
     Mutant(
         "delivered is said when it is sent",
         "plain.py",
-        "            taker.push_all(messages)\n",
-        "            taker.push_all(messages)\n"
+        "            taker.credit -= count\n            taker.push_all(messages)\n",
+        "            taker.credit -= count\n            taker.push_all(messages)\n"
         "            [receipts.delivered(entries[message.id], now, name) for message in messages]\n",
         "test_inbox.py::test_a_message_is_delivered_when_the_receiver_says_so_not_when_it_is_sent",
     ),
