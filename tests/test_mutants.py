@@ -697,7 +697,7 @@ MUTANTS = [
     Mutant(
         "what is sent in one breath is not recorded",
         "plain.py",
-        "                self._journal.passed(entry)\n",
+        "                self._journal.passed(entry, story)\n",
         "                pass\n",
         "test_history_recorded.py::test_history_is_what_was_accepted_in_order_whatever_happens",
     ),

@@ -96,7 +96,7 @@ class Plain:
             if kept and not self._keep(entry, story, kept_ones):
                 break
             if is_passed:
-                self._journal.passed(entry)
+                self._journal.passed(entry, story)
             used += size
             entries[id] = places[id] = entry
             messages.append(message)

@@ -150,10 +150,10 @@ class Stored:
 
     # What is not kept: for history, where all is recorded.
 
-    def passed(self, entry: Entry) -> None:
-        """It was accepted."""
+    def passed(self, entry: Entry, story: list[Transition] | None = None) -> None:
+        """It was accepted; `story` is what is told of it, where the caller knows."""
         if self.is_all_recorded and self.book is not None:
-            self.book.record(encode_record(Passed(entry.to, entry.message, self.story(entry))))
+            self.book.record(encode_record(Passed(entry.to, entry.message, story or self.story(entry))))
 
     def passed_end(self, ids: list[int], state: State, now: float) -> None:
         """That is how these ended, in one turn."""
