@@ -96,6 +96,34 @@ class TestDead:
         assert out.startswith("reason") and "too hard" in out and "old" in out
         assert agentctl("dead", "show", ids[0], "--json", status=0).json["reason"] == "too hard"
 
+    def test_show_tells_every_attempt_over_restarts(self, daemon: Daemon, agentctl: Agentctl) -> None:
+        sent = agentctl("send", "builder", "x", "--allow-absent", "--json", name="planner", status=0)
+        id = sent.json["id"]
+        reasons = [f"attempt number {number}" for number in range(1, 6)]
+        for number, reason in enumerate(reasons):
+            agentctl("recv", "--hold", "1h", name="builder", status=0)
+            agentctl("nack", id, "--reason", reason, name="builder", status=0)
+            if number in (1, 3, 4):
+                daemon.kill() if number != 3 else daemon.stop()
+                daemon.start()
+        shown = agentctl("dead", "show", id, "--json", status=0).json
+        assert shown["attempts"] == 5 and shown["reason"].endswith(reasons[-1])
+        steps = shown["transitions"]
+        assert [step["who"] for step in steps if step["state"] == "delivered"] == ["builder"] * 5
+        told = [step["note"] for step in steps if step["who"] == "builder" and step.get("note")]
+        assert [note.partition(": ")[2] or note for note in told] == reasons
+        assert [step["at"] for step in steps] == sorted(step["at"] for step in steps)
+        out = agentctl("dead", "show", id, status=0).out
+        assert all(reason in out for reason in reasons) and "builder" in out
+        agentctl("dead", "requeue", id, name="builder", status=0)
+        daemon.kill()
+        daemon.start()
+        again = agentctl("recv", "--json", name="builder", status=0).json
+        assert (again["id"], again["attempt"]) == (id, 1)
+        traced = agentctl("trace", id, "--json", status=0).json["transitions"]
+        assert traced[-1]["state"] == "acked"
+        assert "dead" in [step["state"] for step in traced]
+
     def test_show_what_is_not_dead(self, agentctl: Agentctl) -> None:
         id = agentctl("send", "x", "hi", "--allow-absent", "--json", name="me", status=0).json["id"]
         assert agentctl("dead", "show", id, "--json", status=66).error["code"] == "no_such_message"

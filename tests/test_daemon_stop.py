@@ -13,7 +13,7 @@ from daemons import Daemon, wait_until
 from raw import Opener, Raw
 
 from agentd.hub.checkpoint import Checkpoint, encode
-from agentd.server import journal
+from agentd.server import checkpoints, journal
 from agentd.wire import messages as wire
 from agentd.wire.bodies import Content
 from agentd.wire.messages import Bye, Message, Options, Receipt, State
@@ -23,7 +23,7 @@ ABSENT = Options(allow_absent=True)
 
 def checkpoint_of(daemon: Daemon) -> Path:
     """What an orderly stop leaves."""
-    return daemon.state_dir / journal.DIRECTORY / journal.CHECKPOINT
+    return daemon.state_dir / journal.DIRECTORY / checkpoints.CHECKPOINT
 
 
 def send(to: str, body: bytes = b"x", options: Options | None = None) -> wire.Send:

@@ -225,14 +225,25 @@ class HubMachine(RuleBasedStateMachine):
         by_name = self.world.hub.agents.by_name
         names = {name for name, agent in by_name.items() if not (agent.unnamed or filling(agent))}
         before = self.tracked
-        letters = {id for id, entry in before.items() if id in entry.agent.dead}
+        letters = {id for id, entry in before.items() if id in entry.agent.dead and not filling(entry.agent)}
         detached = {id for id, entry in before.items() if id in entry.agent.detached}
+        over = self.over()
         patterns = self.patterns()
         start()
         hub = self.world.hub
         assert set(hub.agents.by_name) == names and self.patterns() == patterns
-        assert set(hub.receipts.entries) == {*mail, *letters}
+        assert {*mail, *letters, *over} <= set(hub.receipts.entries)
         for id, entry in hub.receipts.entries.items():
+            if id not in mail | letters | over.keys():  # it had made room for one that the journal did not have
+                assert ended(entry) and entry.is_stored
+                continue
+            if id in over:
+                assert [step[0] for step in entry.trail] == [step[0] for step in over[id]]
+                times: list[Any] = [pytest.approx(at, abs=1e-3) for _, at, _, _ in over[id]]
+                assert [at for _, at, _, _ in entry.trail] == times
+                assert [step[2:] for step in entry.trail] == [step[2:] for step in over[id]]
+                assert (entry.to, entry.body_bytes) == (before[id].to, before[id].body_bytes)
+                continue
             assert entry.state is (DEAD if id in letters else DELIVERED if id in detached else STORED)
             assert (id in entry.agent.detached) == (id in detached)
             assert entry.message.attempt == before[id].message.attempt
@@ -249,6 +260,15 @@ class HubMachine(RuleBasedStateMachine):
         agents = self.world.hub.agents.by_name.values()
         durable = [agent for agent in agents if agent.source is not None and not filling(agent)]
         return {agent.name: (agent.source.pattern, bool(agent.source.missed)) for agent in durable if agent.source}
+
+    def over(self) -> dict[int, list[tuple[State, float, str, str]]]:
+        """What became of those that have ended and that the journal had, while their agent is known."""
+        return {
+            entry.message.id: list(entry.trail)
+            for agent in self.world.hub.agents.by_name.values()
+            for entry in agent.ended.entries
+            if (entry.position or entry.is_stored) and not (agent.unnamed or filling(agent))
+        }
 
     def unfinished(self) -> set[int]:
         """Mail of agents with a name."""

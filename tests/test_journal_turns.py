@@ -15,7 +15,8 @@ from fakes import FakeSession, World
 from agentd import _native
 from agentd.host.config import JournalSettings
 from agentd.server import journal, syncing
-from agentd.server.journal import CHECKPOINT, Journal
+from agentd.server.checkpoints import CHECKPOINT
+from agentd.server.journal import Journal
 from agentd.wire.bodies import Content
 from agentd.wire.errors import Busy, DiskFull, JournalFailed
 from agentd.wire.messages import Accepted, Message, Options, Priority, Send, State

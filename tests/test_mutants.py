@@ -578,7 +578,7 @@ MUTANTS = [
     Mutant(
         "a checkpoint before its data",
         JOURNAL,
-        "if self._waiting is None or self._native.synced < self._waiting[0] or self._loop is None:",
+        "if self._waiting is None or self._native.synced < self._waiting[0].position or self._loop is None:",
         "if self._waiting is None or self._loop is None:",
         "test_journal_turns.py::test_a_checkpoint_waits_for_what_it_builds_on",
     ),
@@ -655,9 +655,23 @@ MUTANTS = [
     Mutant(
         "an ack is not written down",
         "stored.py",
-        "        self._acked += kept\n",
-        "        pass\n",
+        "            record.ids.append(entry.message.id)\n",
+        "            pass\n",
         "test_checkpoint.py::test_what_became_of_it_outlives_a_crash",
+    ),
+    Mutant(
+        "how it ended is known until a restart",
+        "checkpoint.py",
+        "                        self.over.acked(mail.kept, record, place)\n",
+        "                        pass\n",
+        "test_remembered.py",
+    ),
+    Mutant(
+        "a checkpoint has nothing of what has ended",
+        "agentd/server/checkpoints.py",
+        "        found.over.append(chunk)\n",
+        "        pass\n",
+        "test_client_remembered.py",
     ),
     Mutant(
         "an attempt is not written down",

@@ -137,14 +137,19 @@ def show_trace(view: TraceView) -> None:
     about += [f"hops {view.hops}"] if view.hops else []
     if view.until is not None:
         about.append(f"{'held' if state == 'delivered' else 'waits'} until {show.clock(view.until)}")
-    way = [
+    head = [
         show.paint(id_text(view.id), "bold"),
         f"{view.sender} to {view.to}",
         show.paint(state, _COLOUR.get(state, "bold")),
     ]
+    show.say(show.GAP.join(head), show.GAP.join(about), *way(view))
+
+
+def way(view: TraceView) -> list[str]:
+    """The table of its states."""
     rows = []
     began = view.transitions[0].at if view.transitions else 0.0
     for step in view.transitions:
         after = f"+{(step.at - began) * 1000:.1f} ms"
         rows.append([show.clock(step.at, fine=True), after, str(step.state), show.cell(step.who), show.cell(step.note)])
-    show.say(show.GAP.join(way), show.GAP.join(about), *show.table(["time", "after", "state", "who", "note"], rows))
+    return show.table(["time", "after", "state", "who", "note"], rows)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentd.cli import show
+from agentd.cli import letters, show
 from agentd.cli.call import Call, Verbs, argument, option, verb
 
 if TYPE_CHECKING:
@@ -113,19 +113,21 @@ def dead_list(call: Call, name: str | None, limit: int) -> int:
 @verb("agentctl dead show k7qa", name="show")
 @argument("id", metavar="ID")
 def dead_show(call: Call, id: str) -> int:
-    """Show one dead letter and why it died."""
+    """Show one dead letter and why it died: who had it when, and how each attempt ended."""
     from agentd.wire.errors import NoSuchMessage
     from agentd.wire.names import id_text
+    from agentd.wire.ndjson import to_object
 
     with call.connect() as me:
         whole = me.find(id)
-        to = me.trace(whole).to
-        letters = me.dead(to, limit=1000).letters if any(row.name == to for row in me.agents().agents) else []
-        letter = next((one for one in letters if id_text(one.id) == whole), None)
+        view = me.trace(whole)
+        to = view.to
+        found = me.dead(to, limit=1000).letters if any(row.name == to for row in me.agents().agents) else []
+        letter = next((one for one in found if id_text(one.id) == whole), None)
     if letter is None:
         raise NoSuchMessage(f"{whole} is no dead letter", f"`agentctl trace {whole}` tells what became of it.")
     if call.as_json:
-        show.emit_view(letter)
+        show.emit(to_object(letter) | {"transitions": to_object(view)["transitions"]})
         return 0
     rows = [
         ("reason", show.paint(show.cell(letter.reason), "red")),
@@ -137,7 +139,7 @@ def dead_show(call: Call, id: str) -> int:
         ("died", show.clock(letter.died_at)),
         ("body", f"{letter.content}, {show.size(letter.size_bytes)}: {show.cell(letter.preview)}"),
     ]
-    show.say(*show.pairs(rows))
+    show.say(*show.pairs(rows), *letters.way(view))
     return 0
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from msgspec import MsgspecError, Struct, msgpack
+from msgspec import MsgspecError, Raw, Struct, msgpack
 
 from agentd._native import crc32c
 from agentd.hub import delays
 from agentd.hub.agents import Agent, Source, UsedKey
 from agentd.hub.hub import Hub
 from agentd.hub.receipts import ACCEPTED, DEAD, DELIVERED, OVERHEAD_BYTES, STORED, Entry
+from agentd.hub.remembered import Remembered
 from agentd.wire.errors import BadRequest
 from agentd.wire.messages import Transition
 from agentd.wire.names import ANONYMOUS, SUBSCRIPTION, check_name
@@ -72,6 +73,8 @@ class Checkpoint(Struct, array_like=True):
     names: list[KnownName]
     mail: list[Placed]
     dead: list[Placed]
+    over: list[Raw] = []  # see remembered.py
+    offset: float = 0.0  # what makes its times seconds since 1970
 
 
 def collect(hub: Hub, position: int) -> Checkpoint:
@@ -107,6 +110,7 @@ def collect(hub: Hub, position: int) -> Checkpoint:
         ],
         [placed(entry) for agent in named for entry in agent.unfinished() if entry.position],
         [placed(entry) for agent in named for entry in agent.dead.values() if entry.position],
+        offset=offset,
     )
 
 
@@ -165,9 +169,11 @@ class Recovered:
         self.names: dict[str, KnownName] = {}
         self.mail: dict[int, Mail] = {}
         self.missing = 0  # messages whose record is damaged
+        self.over = Remembered([], 0.0)
         if checkpoint is not None:
             self.next_id = checkpoint.next_id
             self.names = {name.name: name for name in checkpoint.names}
+            self.over = Remembered(checkpoint.over, checkpoint.offset)
 
     def place(self, placed: Placed, kept: Kept | None, *, is_dead: bool) -> None:
         """A message of the checkpoint, with its record."""
@@ -186,9 +192,14 @@ class Recovered:
         match record:
             case Kept():
                 self._kept(position, record)
-            case Acked() | Ended():
+            case Acked():
+                for place, id in enumerate(record.ids):
+                    if (mail := self.mail.pop(id, None)) is not None:
+                        self.over.acked(mail.kept, record, place)
+            case Ended():
                 for id in record.ids:
-                    self.mail.pop(id, None)
+                    if (mail := self.mail.pop(id, None)) is not None:
+                        self.over.ended(mail.kept, record)
             case Moved():
                 self._changed(record, record.until, is_dead=False)
             case Died():
@@ -206,10 +217,12 @@ class Recovered:
                     self.mail = {id: mail for id, mail in self.mail.items() if mail.kept.to != record.name}
             case Forgotten():
                 self.names.pop(record.name, None)
+                self.over.forgotten(record.name)
 
     def _kept(self, position: int, kept: Kept) -> None:
         message = kept.message
         self.next_id = max(self.next_id, message.id + 1)
+        self.over.is_known(kept)
         is_dead = bool(kept.transitions) and kept.transitions[-1].state is DEAD
         self.mail[message.id] = Mail(position, kept, is_dead)
         if kept.key is not None and not message.sender.startswith(ANONYMOUS):
@@ -265,8 +278,9 @@ def restore(hub: Hub, recovered: Recovered, now: float) -> None:
         hub.agents.watch_idle(agent, agent.seen)
         agent.announced = name.announced
         agent.unannounced.update(name.unannounced)
-        for use in name.keys:
+        for use in name.keys[-hub.config.agents.max_keys :]:
             agent.keys[use.key] = UsedKey(use.id, use.at - offset, use.to, use.body_bytes, use.body_crc)
+    recovered.over.restore(hub, now)
     for _, mail in sorted(recovered.mail.items()):
         if mail.kept.to in unmade:
             continue

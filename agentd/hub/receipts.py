@@ -256,6 +256,13 @@ class Receipts:
             retention.armed = True
             self._deadlines.add(now + self._limits.keep_s, lambda now: self._sweep(retention, now))
 
+    def restore(self, retention: Retention, ended: list[Entry], now: float) -> None:
+        """Remember messages that ended before this process began, oldest first: for what is left of their time."""
+        for entry in ended[-self._max_kept :]:
+            self.entries[entry.message.id] = entry
+            retention.entries.append(entry)
+        self._sweep(retention, now)
+
     def _sweep(self, retention: Retention, now: float) -> None:
         kept = retention.entries
         while kept and kept[0].trail[-1][1] <= now - self._limits.keep_s:

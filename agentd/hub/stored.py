@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agentd.wire.errors import AgentdError
 from agentd.wire.messages import Level, Receipt, State, Transition
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from agentd.hub.receipts import Entry, Receipts
     from agentd.hub.session import Session
 
+
+_STORED: Final = State.STORED
+_DELIVERED: Final = State.DELIVERED
+#: Accepted, stored, delivered, acked.
+_WHOLE: Final = 4
 
 #: Messages that one answer is for, who is told, and the first of its calls, or of an event the answer itself.
 _Pending = deque[tuple[list["Entry"], "Session | None", "int | Receipt"]]
@@ -64,7 +69,7 @@ class Stored:
         self._reached = dict.fromkeys(Level, 0)  # up to where the journal has everything that surely
         self._failure: AgentdError | None = None
         self.is_all_recorded = False  # also what is not kept, for history
-        self._acked: list[int] = []
+        self._acked: dict[str, Acked] = {}  # by who acked them
         self._passed: dict[State, list[int]] = {}  # how those ended of which nothing is kept
         self._ended_at = 0.0
 
@@ -135,16 +140,32 @@ class Stored:
 
     def acked(self, entries: list[Entry], now: float) -> None:
         """These are done. Many are in one turn: they share a record."""
-        kept = [entry.message.id for entry in entries if entry.position]
-        self._acked += kept
+        offset = self._receipts.wall_offset
+        passed = []
         self._ended_at = now
-        if self.is_all_recorded and len(kept) < len(entries):
-            self.passed_end([entry.message.id for entry in entries if not entry.position], State.ACKED, now)
+        for entry in entries:
+            if not entry.position:
+                passed.append(entry.message.id)
+                continue
+            trail = entry.trail
+            if not _is_plain(trail):
+                self.ended(entry)
+                continue
+            who = trail[-1][2]
+            record = self._acked.get(who)
+            if record is None:
+                record = self._acked[who] = Acked([], 0.0, who, [], [])
+            record.ids.append(entry.message.id)
+            record.stored.append(trail[1][1] + offset if len(trail) == _WHOLE else 0.0)
+            record.delivered.append(trail[-2][1] + offset)
+        if passed:
+            self.passed_end(passed, State.ACKED, now)
 
     def ended(self, entry: Entry) -> None:
         """It is over, without an ack."""
         if entry.position:
-            self._note(Ended([entry.message.id], self.story(entry)[-1]))
+            story = self.story(entry)
+            self._note(Ended([entry.message.id], story[-1], story))
         elif self.is_all_recorded and self.book is not None:
             self.book.record(encode_record(Ended([entry.message.id], self.story(entry)[-1])))
 
@@ -214,9 +235,11 @@ class Stored:
         """What was gathered becomes a record."""
         at = self._ended_at + self._receipts.wall_offset
         if self._acked:
-            ids, self._acked = self._acked, []
+            acked, self._acked = self._acked, {}
             if self.book is not None:
-                self.book.note(encode_record(Acked(ids, at)))
+                for record in acked.values():
+                    record.at = at
+                    self.book.note(encode_record(record))
         if self._passed:
             passed, self._passed = self._passed, {}
             if self.book is not None:
@@ -263,6 +286,15 @@ class Stored:
                 message = entry.message
                 count, at = len(entries), message.sent_at
                 session.accept(answer, message.id, at, _note(entry), count, State.STORED, message.lane)
+
+
+def _is_plain(trail: list[tuple[State, float, str, str]]) -> bool:
+    """Whether it was accepted, perhaps stored, delivered and acked by one, and there is nothing more to tell."""
+    _, _, acker, said = trail[-1]
+    state, _, taker, note = trail[-2]
+    if state is not _DELIVERED or taker != acker or note or said:
+        return False
+    return len(trail) == _WHOLE - 1 or (len(trail) == _WHOLE and trail[1][0] is _STORED and not trail[1][3])
 
 
 def _note(entry: Entry) -> str:

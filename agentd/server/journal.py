@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +27,13 @@ from agentd import _native
 from agentd.host.config import JournalSettings
 from agentd.host.directories import prepare_directory
 from agentd.hub import checkpoint
+from agentd.hub.checkpoint import Checkpoint
 from agentd.hub.hub import Hub
-from agentd.server import syncing
+from agentd.hub.receipts import Entry
+from agentd.server import checkpoints, syncing
 from agentd.server.ahead import PASSING, Ahead
-from agentd.server.disk import FULL, drop_old_cuts, read_checkpoint, sync_directory, write_checkpoint
+from agentd.server.checkpoints import CHECKPOINT
+from agentd.server.disk import FULL, drop_old_cuts, read_checkpoint, sync_directory
 from agentd.server.history import History
 from agentd.server.looking_back import LookingBack
 from agentd.server.notes import Notes
@@ -42,7 +46,6 @@ from agentd.wire.stored import Kept, Record, decode_record
 log = logging.getLogger(__name__)
 
 DIRECTORY: Final = "journal"
-CHECKPOINT: Final = "checkpoint"
 #: The one type of record: what it is, its body says.
 _TYPE: Final = 1
 _AT_A_TIME: Final = 1000
@@ -81,7 +84,7 @@ class Journal:
         self._next_try = 0.0
         self._retry: asyncio.TimerHandle | None = None
         self.failed = ""  # why nothing is kept any more
-        self._waiting: tuple[int, int, bytes] | None = None  # a checkpoint, until what it builds on is synced
+        self._waiting: tuple[Checkpoint, list[Entry]] | None = None  # until what it builds on is synced
 
     @property
     def persistence(self) -> str:
@@ -370,23 +373,23 @@ class Journal:
 
     def _collect(self) -> None:
         position = self._native.tail
+        is_tight = self._space.is_short or self._notes.has_holes  # then it is as small as can be
         self._notes.has_holes = False
         found = checkpoint.collect(self._hub, position)
-        self._waiting = (position, checkpoint.needed(found), checkpoint.encode(found))
+        self._waiting = (found, [] if is_tight else checkpoints.ended(self._hub, self._settings))
 
     def _write_checkpoint(self) -> None:
-        if self._waiting is None or self._native.synced < self._waiting[0] or self._loop is None:
+        if self._waiting is None or self._native.synced < self._waiting[0].position or self._loop is None:
             return
-        position, lowest, data = self._waiting
-        self._waiting = None
+        (found, over), self._waiting = self._waiting, None
         self._is_checking = True
-        path = self._directory / CHECKPOINT
-        self._do(lambda: write_checkpoint(path, data), lambda error: self._checkpoint_written(position, lowest, error))
+        self._do(partial(checkpoints.write, self._directory, found, over), partial(self._checkpoint_written, found))
 
-    def _checkpoint_written(self, position: int, lowest: int, error: BaseException | None) -> None:
+    def _checkpoint_written(self, found: Checkpoint, error: BaseException | None) -> None:
         self._is_checking = False
-        self._checked = position
+        self._checked = found.position
         if error is None:
+            lowest = checkpoint.needed(found)
             went_on = lowest >> 32 > self._history.needed >> 32
             self._history.needed = lowest
             try:
@@ -430,13 +433,13 @@ class Journal:
                 ) from None
             self._collect()
             assert self._waiting is not None
-            _, lowest, data = self._waiting
+            found, over = self._waiting
             try:
-                write_checkpoint(self._directory / CHECKPOINT, data)
+                checkpoints.write(self._directory, found, over)
             except OSError as error:
                 why = f"{error.strerror}: no checkpoint was written, so the next start takes longer; nothing is lost"
                 raise OSError(error.errno, why, str(self._directory)) from None
-            self._history.needed = lowest
+            self._history.needed = checkpoint.needed(found)
             self._history.retire()
             log.info("kept %s", checkpoint.counted(hub))
         finally:

@@ -140,6 +140,12 @@ class Settled(Struct):
     ids: list[Id]
 
 
+class DeadStory(views.DeadLetter):
+    """A dead letter, and every state that it reached: who had it at each attempt, and why that failed."""
+
+    transitions: list[views.Transition]
+
+
 class Requeued(Struct):
     """Dead letters that are back in their inboxes."""
 
@@ -342,7 +348,7 @@ OUTPUTS: Final[dict[str, tuple[Any, ...]]] = {
     "stats": (views.StatsView,),
     "lanes": (Lanes,),
     "dead list": (views.DeadView,),
-    "dead show": (views.DeadLetter,),
+    "dead show": (DeadStory,),
     "dead requeue": (Requeued,),
     "dead drop": (Dropped,),
     "daemon start": (Started,),

@@ -24,10 +24,14 @@ class Kept(Struct, array_like=True, tag=1):
 
 
 class Acked(Struct, array_like=True, tag=2):
-    """These are done: each was acked by the agent that it was for, in one turn."""
+    """These are done: each was acked by that agent, in one turn. When each was stored and delivered is told here; where
+    there is more to tell, its end is an Ended."""
 
     ids: list[int]
     at: float = 0.0  # 0: an earlier version wrote it
+    who: str = ""
+    stored: list[float] = []  # 0: it was not yet
+    delivered: list[float] = []
 
 
 class Ended(Struct, array_like=True, tag=3):
@@ -35,6 +39,7 @@ class Ended(Struct, array_like=True, tag=3):
 
     ids: list[int]
     transition: Transition | None = None
+    story: list[Transition] = []  # of the one that it is about: all of its transitions
 
 
 class Moved(Struct, array_like=True, tag=4):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from agentd.hub import checkpoint
+from agentd.hub import checkpoint, remembered
 from agentd.hub.hub import Hub
 from agentd.server.journal import Journal
 from agentd.wire.messages import Level
 from agentd.wire.stored import Kept, Record, decode_record
+
+#: For what has ended.
+_ROOM_BYTES: Final = 64 << 20
 
 
 class MemoryJournal(Journal):
@@ -33,6 +37,7 @@ class MemoryJournal(Journal):
         records = ((at, decode_record(self._written[at - 1])) for at in range(start, len(self._written) + 1))
         checkpoint.restore(hub, checkpoint.recover(self._checkpoint, self._kept_at, records), now)
         hub.receipts.journal.book = self
+        hub.receipts.journal.reached(len(self._written) + 1, now, Level.SYNCED)
 
     def _kept_at(self, position: int) -> Kept | None:
         record = decode_record(self._written[position - 1])
@@ -64,4 +69,6 @@ class MemoryJournal(Journal):
     def close(self, hub: Hub, now: float) -> None:
         """The sessions have left."""
         self.end_turn(now)
-        self._checkpoint = checkpoint.encode(checkpoint.collect(hub, len(self._written) + 1))
+        found = checkpoint.collect(hub, len(self._written) + 1)
+        found.over += remembered.encode(remembered.collect(hub, _ROOM_BYTES))
+        self._checkpoint = checkpoint.encode(found)
