@@ -13,9 +13,9 @@ from agentd.cli.call import MOMENT
 
 
 def test_a_delayed_message_says_until_when_and_comes_then(agentctl: Agentctl) -> None:
-    sent = agentctl("send", "builder", "later", "--allow-absent", "--delay", "1s", "--json", name="planner", status=0)
+    sent = agentctl("send", "builder", "later", "--allow-absent", "--delay", "5s", "--json", name="planner", status=0)
     id = sent.json["id"]
-    assert sent.json["state"] == "stored" and sent.json["until"] == pytest.approx(sent.json["at"] + 1.0)
+    assert sent.json["state"] == "stored" and sent.json["until"] == pytest.approx(sent.json["at"] + 5.0)
     (mail,) = agentctl("inbox", "builder", "--json", status=0).json["messages"]
     assert mail["until"] == pytest.approx(sent.json["until"], abs=0.01)
     assert agentctl("trace", id, "--json", status=0).json["until"] == mail["until"]

@@ -296,6 +296,11 @@ class DirectRecord(_native.Record):
         return (details.headers or {}) if details is not None else {}
 
     @property
+    def event(self) -> str | None:
+        """None: what a durable subscription gets does not come through shared memory."""
+        return None
+
+    @property
     def re(self) -> str | None:
         """The id of the message that this one is about."""
         details = self._details
