@@ -213,14 +213,14 @@ def test_a_checkpoint_is_on_disk_before_what_only_the_one_before_needs_goes(scen
         mine = [step for thread, step in steps[:number] if thread == writer and step.endswith("checkpoint.tmp")]
         assert mine[-2:] == ["write checkpoint.tmp", "fdatasync checkpoint.tmp"]
         after = [step for by, step in steps[number + 1 :] if by == writer or step == "Journal._checkpoint_written"]
-        assert after[0] == "fsync directory"
+        assert after[:1] in ([], ["fsync directory"])  # the kill can come between the two
     retired = [number for number, (_, step) in enumerate(steps) if step == "rename segment"]
     assert len(retired) > 3
     for number in retired:
         before = [step for _, step in steps[:number] if step != "rename segment" and "Journal._" in step]
         assert before[-1] == "Journal._checkpoint_written"
         after = [step for thread, step in steps[number:] if thread == steps[number][0] and step != "rename segment"]
-        assert after[0] == "fsync directory"
+        assert after[:1] in ([], ["fsync directory"])  # the kill can come between the two
 
 
 @pytest.mark.stress
