@@ -81,7 +81,8 @@ def _check_places(hub: Hub, agents: list[Agent]) -> None:
         for entry in agent.dead.values():
             lies(entry, entry.state is DEAD)
         if hub.receipts.journal.book is not None and not agent.unnamed and not agent.live:
-            unkept = [entry for entry in (*agent.unfinished(), *agent.dead.values()) if not entry.position]
+            left = [*agent.unfinished(), *agent.dead.values()]  # an answer on its way to a session is not left behind
+            unkept = [entry for entry in left if not entry.position and entry.holder is None]
             assert not unkept, f"{agent.name} is absent, and the journal has nothing of {unkept}"
     holders = {taker for session in hub.sessions for taker in (session, *session.cursors.values())}
     for holder in holders:
