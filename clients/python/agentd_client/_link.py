@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -71,6 +72,8 @@ class Link(asyncio.BufferedProtocol):
         self._verbs: Verbs
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.Transport | None = None
+        self._fd = -1
+        self._unwritten = b""  # the kernel has not taken it, and the transport has not got it yet
         self._paused = False
         self._closing = False
         self._gone: asyncio.Future[None] | None = None
@@ -85,7 +88,7 @@ class Link(asyncio.BufferedProtocol):
     def wake(self) -> None:
         """There is something to write: at the end of this turn, together with what else is said in it."""
         if self._transport is not None and not self._paused:
-            self._turn = self._loop.call_soon(self.flush)
+            self._turn = self._turn or self._loop.call_soon(self._end_turn)
 
     def lazily(self) -> None:
         """There is something to write that can wait for the next write."""
@@ -160,7 +163,7 @@ class Link(asyncio.BufferedProtocol):
             await asyncio.wait([self._renewal])
             self._renewal = None
         if self._transport is not None:
-            self.flush()
+            self._end_turn()
         if self._transport is not None:
             transport = self._transport
             transport.close()
@@ -184,7 +187,10 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
+        transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
+        self._transport = transport
+        self._share(transport)
+        self._unwritten = b""
         self._paused = False
         self._gone = self._loop.create_future()
         self._conversation.connected()
@@ -226,7 +232,8 @@ class Link(asyncio.BufferedProtocol):
         self.flush()
 
     def flush(self) -> None:
-        """Write what there is to write, now."""
+        """Write what there is to write, now and as far as the kernel takes it: a loop that posts without a pause does
+        not come to where a transport writes, and the daemon would work after it, not beside it."""
         if self._lazy is not None:
             self._lazy.cancel()
             self._lazy = None
@@ -234,11 +241,40 @@ class Link(asyncio.BufferedProtocol):
             self._turn.cancel()
             self._turn = None
         transport = self._transport
-        if transport is None or self._paused:
+        if transport is None or self._paused or transport.is_closing() or transport.get_write_buffer_size():
             return
         conversation = self._conversation
-        data = conversation.take()
-        if data:
-            transport.write(data)
-        if conversation.out.more and not self._paused:
+        before = self._unwritten
+        data = before or conversation.take()
+        while data:
+            try:
+                data = data[self._write(data) :]
+            except OSError:
+                pass  # it does not read now, or is gone: the transport finds out
+            if data:
+                self._unwritten = data
+                self._turn = self._loop.call_soon(self._end_turn)
+                conversation.out.gathered = 0  # it is tried again when there is as much again
+                return
+            self._unwritten = b""
+            if before:
+                before, data = b"", conversation.take()
+        if conversation.out.more:
             self._loop.call_soon(self.flush)  # the next piece of something large; others may speak between
+
+    def _share(self, transport: asyncio.Transport) -> None:
+        """Its socket is ours to write to, too, while it has nothing itself: as long as it has we are paused."""
+        transport.set_write_buffer_limits(high=0)
+        self._fd = transport.get_extra_info("socket").fileno()
+
+    def _write(self, data: bytes) -> int:
+        """How much of it the kernel takes."""
+        return os.write(self._fd, data)
+
+    def _end_turn(self) -> None:
+        """The transport has it from here: it waits until the daemon reads."""
+        self._turn = None
+        self.flush()
+        data, self._unwritten = self._unwritten, b""
+        if data and self._transport is not None:
+            self._transport.write(data)

@@ -258,6 +258,14 @@ class MemoryLink(Link):
     async def _connect(self) -> None:
         LoopEnd(self._hub, self, self._loop)
 
+    def _share(self, transport: asyncio.Transport) -> None:
+        pass  # there is no socket: the hub has at once what is written
+
+    def _write(self, data: bytes) -> int:
+        assert self._transport is not None
+        self._transport.write(data)
+        return len(data)
+
     def kill(self, error: AgentdError) -> None:
         """This client is dead."""
         self._conversation.close(error)
@@ -315,6 +323,14 @@ class LoopEnd:
         if not self._cable.has_room and not self._full:
             self._full = True
             self._link.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing is kept here."""
+        return 0
+
+    def is_closing(self) -> bool:
+        """Whether what is written goes nowhere."""
+        return self._lost or self._cable.ended
 
     def close(self) -> None:
         """Hang up; the link is told when its loop turns."""
