@@ -30,11 +30,15 @@ class JumpingLoop:
         self._timers: list[tuple[float, int, _Timer]] = []
         self._numbers = itertools.count()
 
-    def call_later(self, delay: float, action: Callable[[], None]) -> _Timer:
+    def call_later(self, delay: float, action: Callable[[], object]) -> _Timer:
         """As asyncio's."""
         timer = _Timer(action)
         heapq.heappush(self._timers, (self.now + delay, next(self._numbers), timer))
         return timer
+
+    def call_soon(self, action: Callable[..., object], *arguments: Any) -> None:
+        """As asyncio's: when somebody waits."""
+        self.call_later(0.0, lambda: action(*arguments))
 
     def jump(self) -> bool:
         """To the next timer, and run it; whether there was one."""
@@ -48,7 +52,7 @@ class JumpingLoop:
 
 
 class _Timer:
-    def __init__(self, action: Callable[[], None]) -> None:
+    def __init__(self, action: Callable[[], object]) -> None:
         self.action = action
         self.cancelled = False
 

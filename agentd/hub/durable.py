@@ -67,6 +67,15 @@ class Cursor(Session):
     def stalled(self, stalled: bool) -> None:
         pass
 
+    @property
+    def at_once_bytes(self) -> float:
+        """What its subscriber may be handed."""
+        return self.session.at_once_bytes
+
+    def more_waits(self) -> None:
+        """Its subscriber sees to it."""
+        self.session.more_waits()
+
     def write(self, message: DaemonMessage) -> None:
         """To the subscriber, behind the gap that came before it."""
         if type(message) is Message and message.details is not None:

@@ -98,7 +98,8 @@ class Inboxes(Room):
         session.push(entry.message)
 
     def pump(self, agent: Agent) -> None:
-        """Send what waits to whoever takes it, as long as it does not hold too much."""
+        """Send what waits to whoever takes it, as long as it does not hold too much; what is more than may be handed at
+        once follows when that was sent."""
         if agent.paused:
             return
         waiting = agent.waiting
@@ -106,12 +107,17 @@ class Inboxes(Room):
         if len(agent.takers) == 1:
             plain.hand_over(waiting, agent.takers[0], room)
             room = 0
+        handed_bytes = 0
         while waiting and room > 0:
             room -= 1
             session = self._taker(agent)
             if session is None:
                 return
+            if handed_bytes >= session.at_once_bytes:
+                session.more_waits()
+                return
             _, entry = waiting.popitem(last=False)
+            handed_bytes += entry.size_bytes
             self._hand(entry, session)
         if not waiting and agent.source is not None:
             self.caught_up(agent)

@@ -7,8 +7,8 @@ what is left of each is a message, an entry and its places in the registries; of
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from agentd.hub.receipts import ACCEPTED, OVERHEAD_BYTES, Entry, Receipts
@@ -136,17 +136,24 @@ class Plain:
         return True
 
 
-def hand_over(waiting: dict[int, Entry], taker: Session, most: int) -> None:
-    """The first of what waits to the only one who takes it: as many as fit a frame at a time, at half the cost."""
+def hand_over(waiting: OrderedDict[int, Entry], taker: Session, most: int) -> None:
+    """The first of what waits to the only one who takes it: as many as fit a frame at a time, at half the cost. Others
+    have their turn before it is handed more than it may have at once."""
     held = taker.held
+    most = 0 if taker.stalled else min(most, taker.credit)
     messages: list[Message] = []
-    size_bytes = 0
-    for id in list(islice(waiting, 0 if taker.stalled else max(0, min(most, taker.credit)))):
-        entry = waiting.pop(id)
+    size_bytes, at_once_bytes = 0, taker.at_once_bytes
+    while waiting and most > 0:
+        if at_once_bytes <= 0:
+            taker.more_waits()
+            break
+        id, entry = waiting.popitem(last=False)
         entry.holder = taker
         held[id] = entry
         taker.credit -= 1
+        most -= 1
         size_bytes += entry.size_bytes
+        at_once_bytes -= entry.size_bytes
         if size_bytes > _MAX_BYTES and messages:
             taker.push_all(messages)
             messages, size_bytes = [], entry.size_bytes

@@ -5,6 +5,7 @@ The server's session (a socket) and the tests' (a list) derive from this one.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from agentd.wire.errors import AgentdError
@@ -64,6 +65,15 @@ class Session:
         self.credit = 0
         for cursor in self.cursors.values():
             cursor.window = 0
+
+    def more_waits(self) -> None:
+        """It was handed as much as it may be at once: its inbox is to be pumped again once that was sent. For those
+        whom `at_once_bytes` bounds."""
+
+    @property
+    def at_once_bytes(self) -> float:
+        """Of what waits for it, so much may be handed to it before others have their turn; charged as in inboxes."""
+        return inf
 
     def write_all(self, messages: list[Message]) -> None:
         """Queue several."""

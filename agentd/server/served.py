@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: So long may one client's verbs hold up all others, looked at after so many of them.
+#: So long may one client's verbs hold up all others, looked at after so many of them. With 0.2 ms and 16 the p99 of
+#: others beside a flood was a third shorter, and a pipeline a tenth slower.
 _SLICE_S: Final = 0.0005
 _LOOK_EVERY: Final = 32
 #: What a client's slices brought about is sent together, unless that takes so long. A write a slice costs a fifth more.
 _TURN_S: Final = 0.005
+#: Of its mail so much is handed to one client at a time, charged as in the inboxes: again about half a millisecond.
+_AT_ONCE_BYTES: Final = 128 * 1024
 #: Who is over its rate again so soon is not told again: it waits.
 _CALM_S: Final = 1.0
 
@@ -51,6 +54,7 @@ class ServedSession(Session):
         self._held_up_at = -inf  # when that was last so
         self._until_room: asyncio.TimerHandle | None = None
         self._turn_began: float | None = None  # slices of its were done whose outcome has not been sent
+        self._has_more = False  # of its mail waits, and it will be handed some soon
 
     # What a carrier brings.
 
@@ -91,6 +95,25 @@ class ServedSession(Session):
         if self.greeted and not self.closed:
             self.push(Bye(reason))
         self.close(reason)
+
+    @property
+    def at_once_bytes(self) -> float:
+        """See Session."""
+        return _AT_ONCE_BYTES
+
+    def more_waits(self) -> None:
+        """The rest of its mail: when the others had their turn."""
+        if not self._has_more:
+            self._has_more = True
+            self.server.loop.call_soon(self.hand_more)
+
+    def hand_more(self) -> None:
+        """Of what waits for it."""
+        self._has_more = False
+        if not self.closed and (takers := self.all_takers()):
+            for taker in takers:
+                self.server.hub.inboxes.pump(taker.agent)
+            self.server.flush(self.server.now())
 
     # Verbs.
 

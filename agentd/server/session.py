@@ -302,7 +302,4 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
         else:
             self.read_on()
         self.send_pending()
-        if takers := self.all_takers():
-            for taker in takers:
-                self.server.hub.inboxes.pump(taker.agent)
-            self.server.flush(self.server.now())
+        self.hand_more()
