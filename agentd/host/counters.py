@@ -66,6 +66,8 @@ class Counters:
         self._map: mmap.mmap | None = None
         self._turn = 0
         self._written = 0
+        self._pid = os.getpid()
+        self._started = start_of(self._pid)
         self._capacity = max_bytes - _HEAD.size
         _unlink(self.name)  # a dead daemon's: we hold the lock
         try:
@@ -88,7 +90,7 @@ class Counters:
         self._written += 1
         self._set_turn(self._turn + 1)
         head = _HEAD.pack(
-            _MAGIC, self._turn, len(self._map), os.getpid(), start_of(os.getpid()), self._written, boottime_ns(),
+            _MAGIC, self._turn, len(self._map), self._pid, self._started, self._written, boottime_ns(),
             len(data), crc32c(data),
         )  # fmt: skip
         self._map[_TURN_AT + _TURN.size : _HEAD.size] = head[_TURN_AT + _TURN.size :]

@@ -7,6 +7,8 @@ than the last bucket counts as the last; the longest is kept exactly.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Final
 
 _LINEAR_BITS: Final = 6  # below 2**6 ns a bucket each
@@ -40,21 +42,18 @@ class Histogram:
         self.count += count
 
     def quantiles(self, *parts: float) -> list[int]:
-        """For each part of 0 to 1, ascending: the nanoseconds that this part did not exceed; 0 without any."""
-        found: list[int] = []
+        """For each part of 0 to 1: the nanoseconds that this part did not exceed; 0 without any."""
         if not self.count:
             return [0] * len(parts)
-        seen = 0
-        wanted = iter(parts)
-        part = next(wanted, None)
-        for place, count in enumerate(self._buckets):
-            seen += count
-            while part is not None and seen and seen >= part * self.count:
-                found.append(min(_upper_end(place), self.longest_ns))
-                part = next(wanted, None)
-            if part is None:
-                break
-        return found
+        seen = list(accumulate(self._buckets[: _place(min(self.longest_ns, _MAX_NS)) + 1]))
+        places = (bisect_left(seen, max(1, part * self.count)) for part in parts)
+        return [min(_upper_end(place), self.longest_ns) for place in places]
+
+
+def _place(duration_ns: int) -> int:
+    """The bucket that counts it. record() does this by itself."""
+    shift = max(0, duration_ns.bit_length() - _LINEAR_BITS)
+    return shift * _HALF + (duration_ns >> shift)
 
 
 def _upper_end(place: int) -> int:
