@@ -719,6 +719,24 @@ def test_a_subscription_is_renewed_and_tells_of_the_gap_when_it_is_there_again(f
     assert fake.heard() == [wire.Delivered([6], 8)]
 
 
+def test_a_subscription_outlives_a_daemon_that_is_met_while_it_stops(fake: Fake) -> None:
+    feed = subscribed(fake)
+    fake.client.lost()
+    fake.connect()
+    fake.say(wire.Error(fake.renewed[0].cid, "shutting_down", "agentd is stopping", "", True))
+    assert feed.take() is None
+    fake.client.lost()
+    fake.connect()
+    assert [verb.pattern for verb in fake.renewed] == ["a:*"]
+    fake.say(wire.Subscribed(fake.renewed[0].cid, 4))
+    with pytest.raises(errors.Lagged):
+        feed.take()
+    fake.mail(5, topic="a:b", subscription=4)
+    event = feed.take()
+    assert event is not None
+    assert event.id == 5
+
+
 def test_a_subscription_given_up_before_it_is_there_is_ended(fake: Fake) -> None:
     feed = Feed(fake.client, "a", "new", None)
     subscribing = Running(fake.verbs.subscribe(feed))

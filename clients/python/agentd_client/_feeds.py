@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from agentd.wire.errors import AgentdError, BadRequest, Lagged
+from agentd.wire.errors import AgentdError, BadRequest, Lagged, ShuttingDown
 from agentd.wire.messages import GiveBack, LaggedEvent, Message, Nack, Subscribe, Unsubscribe
 from agentd.wire.names import check_pattern
 from agentd_client._mail import MAX_WINDOW
@@ -203,8 +203,13 @@ class Feeds:
                 self.end(feed)
 
     def refused(self, cid: int, error: AgentdError) -> None:
-        """A call was refused; perhaps it asked for a subscription."""
-        if (feed := self._asked.pop(cid, None)) is not None:
+        """A call was refused; perhaps it asked for a subscription. One that was there before is asked for again by the
+        next connection, where a daemon that stops ends this one."""
+        if (feed := self._asked.pop(cid, None)) is None:
+            return
+        if isinstance(error, ShuttingDown) and feed.note is not None and feed.opened:
+            self._renewing.append(feed)
+        else:
             feed.failed(error)
 
     def arrived(self, number: int, event: Message | LaggedEvent) -> None:
