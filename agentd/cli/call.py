@@ -21,6 +21,7 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 NO_NAME: Final = "Replies can't reach you: you have no name here. Give yourself one with --as NAME or AGENTD_AGENT."
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_LONGEST_S: Final = 366 * 86400
 
 
 class Duration(click.ParamType[float]):
@@ -37,8 +38,10 @@ class Duration(click.ParamType[float]):
             seconds = float(number) * _UNITS[value[len(number) :]]
         except (ValueError, KeyError):
             seconds = -1.0
-        if not 0 <= seconds <= 366 * 86400:  # also not for nan
+        if not seconds >= 0:  # also not for nan
             self.fail(f"{value!r} is no duration: write 45s, 10m, 2h, 1d or plain seconds.", param, ctx)
+        if seconds > _LONGEST_S:
+            self.fail(f"{value!r} is more than a duration may be, {_LONGEST_S // 86400}d.", param, ctx)
         return seconds
 
 

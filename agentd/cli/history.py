@@ -215,17 +215,10 @@ def _preview(message: Message) -> str:
 
 
 def _as_object(to: str, message: Message, came: Came) -> dict[str, Any]:
-    from agentd.wire.bodies import Content
-    from agentd.wire.errors import BadBody
+    from agentd.cli.letters import body_to_json
     from agentd.wire.names import id_text
-    from agentd.wire.ndjson import body_to_json
 
-    content = message.content
-    try:
-        body = body_to_json(content, message.body)
-    except BadBody:
-        content = Content.BYTES
-        body = body_to_json(content, message.body)
+    content, body = body_to_json(message.content, message.body)
     shown: dict[str, Any] = {
         "id": id_text(message.id),
         "sender": message.sender,

@@ -55,16 +55,19 @@ def show_choice(call: Call, view: ChoiceView, to: str) -> int:
     return 0
 
 
-def to_json(message: Message) -> dict[str, Any]:
-    """A message as one JSON object; a body that is not what it says comes as base64."""
-    from agentd.wire.ndjson import body_to_json
+def body_to_json(content: Content, data: bytes) -> tuple[Content, Any]:
+    """A body as JSON has it; one that is not what it says comes as bytes, in base64."""
+    from agentd.wire import ndjson
 
-    content = message.content
     try:
-        body = body_to_json(content, message.body)
+        return content, ndjson.body_to_json(content, data)
     except BadBody:
-        content = Content.BYTES
-        body = body_to_json(content, message.body)
+        return Content.BYTES, ndjson.body_to_json(Content.BYTES, data)
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """A message as one JSON object."""
+    content, body = body_to_json(message.content, message.body)
     shown: dict[str, Any] = {
         "id": message.id,
         "sender": message.sender,
