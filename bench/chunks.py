@@ -8,18 +8,14 @@ is the median of the runs with its range.
 from __future__ import annotations
 
 import argparse
-import json
-import select
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import contender
 import machine
-import process
+from end import End
 from floor import Floor, Reading
 from report import Report
 from sampler import Sampler
@@ -28,7 +24,6 @@ CHUNK_S: Final = 0.05
 WARM_UP_CHUNKS: Final = 3
 #: A regime that fewer chunks of a contender were measured in did not occur.
 MIN_KEPT: Final = 3
-ANSWER_S: Final = 60.0
 _ENDS: Final = Path(__file__).with_name("ends.py")
 
 R = TypeVar("R")
@@ -72,34 +67,11 @@ def alternate(turns: Mapping[str, Callable[[], R]], count: int, floor: Floors) -
     return done
 
 
-class End:
-    """One end, in a process of its own (ends.py)."""
-
-    def __init__(self, name: str, role: str, size_bytes: int, core: int, environ: Mapping[str, str]) -> None:
-        self._what = f"{name} {role}"
-        command = [sys.executable, str(_ENDS), name, role, str(size_bytes), str(core)]
-        self._child: subprocess.Popen[str] = process.spawn(command, environ)
-        self.hear()
-
-    def tell(self, **command: object) -> None:
-        assert self._child.stdin is not None
-        self._child.stdin.write(json.dumps(command) + "\n")
-        self._child.stdin.flush()
-
-    def hear(self) -> dict[str, Any]:
-        """Its next answer. RuntimeError when it failed instead: the reason is on stderr."""
-        out = self._child.stdout
-        assert out is not None
-        if not select.select([out], [], [], ANSWER_S)[0]:  # an end never has two answers under way
-            raise RuntimeError(f"{self._what}: no answer within {ANSWER_S:g} s; a message is missing")
-        line = out.readline()
-        if not line:
-            raise RuntimeError(f"{self._what}: this end failed with status {self._child.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        process.stop(self._child)
+def _end(name: str, role: str, size_bytes: int, core: int, environ: Mapping[str, str]) -> End:
+    """One that is ready."""
+    end = End(f"{name} {role}", _ENDS, name, role, size_bytes, core, environ=environ)
+    end.hear()
+    return end
 
 
 class Pair:
@@ -111,9 +83,9 @@ class Pair:
         active_role, passive_role = roles
         first, last = (pinned and machine.end_cores()) or (-1, -1)
         with ExitStack() as undo:
-            self.passive = End(name, passive_role, size_bytes, last, environ)
+            self.passive = _end(name, passive_role, size_bytes, last, environ)
             undo.callback(self.passive.close)
-            self.active = End(name, active_role, size_bytes, first, environ)
+            self.active = _end(name, active_role, size_bytes, first, environ)
             undo.pop_all()
 
     def close(self) -> None:
@@ -129,7 +101,7 @@ class RoundTrips:
         self._chunk_s = chunk_s
 
     def __call__(self) -> list[int]:
-        self._pair.active.tell(seconds=self._chunk_s)
+        self._pair.active.tell({"seconds": self._chunk_s})
         samples: list[int] = self._pair.active.hear()["samples_ns"]
         return samples
 
@@ -149,7 +121,7 @@ class Flow:
         self.verified = 0
 
     def __call__(self) -> float:
-        self._pair.active.tell(count=self._count)
+        self._pair.active.tell({"count": self._count})
         sent = self._pair.active.hear()
         ended_ns = sent["ended_ns"]
         if self._received:

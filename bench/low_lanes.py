@@ -6,49 +6,21 @@ lanes    one message a ms from process to process; the flood keeps the daemon an
 
 from __future__ import annotations
 
-import json
 import select
-import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import own
-import process
 import report
+from end import End
 from sampler import Sampler
 
 PROGRAM: Final = Path(__file__).with_name("low_lanes_ends.py")
 CONFIG: Final = "[rate]\nmessages_per_s = 0\n[inbox]\nmax_messages = 10000000\nmax_bytes = 4294967296\n"
-_ANSWER_S: Final = 60.0
 _TURNS: Final = 4
 #: The flood begins before, and ends after.
 _LEAD_S: Final = 0.2
-
-
-class End:
-    """One end, in a process of its own."""
-
-    def __init__(self, role: str, daemon: own.Daemon, undo: ExitStack) -> None:
-        self._role = role
-        self._child = process.spawn([sys.executable, str(PROGRAM), role, daemon.socket], daemon.environ)
-        undo.callback(process.stop, self._child)
-
-    def tell(self, **command: object) -> None:
-        """One command."""
-        assert self._child.stdin is not None
-        self._child.stdin.write(json.dumps(command) + "\n")
-        self._child.stdin.flush()
-
-    def hear(self) -> dict[str, Any]:
-        """Its next answer. RuntimeError when it failed instead: the reason is on stderr."""
-        out = self._child.stdout
-        assert out is not None
-        line = out.readline() if select.select([out], [], [], _ANSWER_S)[0] else ""
-        if not line:
-            raise RuntimeError(f"{self._role}: no answer; this end failed")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 class Lanes:
@@ -73,18 +45,16 @@ class Lanes:
         with ExitStack() as undo:
             daemon = own.start(place)
             undo.callback(daemon.close)
-            taker = End("taker", daemon, undo)
-            taker.hear()
-            sender, flood = End("sender", daemon, undo), End("flood", daemon, undo)
-            for end in (sender, flood, taker):
-                end.hear()
+            taker = _end("taker", daemon, undo)
+            sender, flood = _end("sender", daemon, undo), _end("flood", daemon, undo)
+            taker.hear()  # of the message that made the way
             for _ in range(_TURNS):
                 for what, sampler in here.items():
                     is_beside = what != "alone"
                     if is_beside:
-                        flood.tell(seconds=self._seconds / _TURNS + 2 * _LEAD_S)
+                        flood.tell({"seconds": self._seconds / _TURNS + 2 * _LEAD_S})
                         select.select([], [], [], _LEAD_S)
-                    sender.tell(seconds=self._seconds / _TURNS)
+                    sender.tell({"seconds": self._seconds / _TURNS})
                     sent, samples = sender.hear(), taker.hear()["samples_ns"]
                     missing += sent["sent"] - len(samples)
                     sampler.extend(samples)
@@ -112,3 +82,10 @@ class Lanes:
     def judge(self) -> None:
         """What a flood may not do."""
         self._result.at_most("critical messages lost or refused beside a flood of low", 0, self._missing)
+
+
+def _end(role: str, daemon: own.Daemon, undo: ExitStack) -> End:
+    end = End(role, PROGRAM, role, daemon.socket, environ=daemon.environ)
+    undo.callback(end.close)
+    end.hear()
+    return end

@@ -12,22 +12,20 @@ flood    one agent on the bare wire that writes messages of the lane low as fast
 from __future__ import annotations
 
 import json
-import select
 import sys
 import time
 from time import monotonic_ns
 from typing import Final
 
-from runaway_ends import Wire, say
+from runaway_ends import flood, say
 
-from agentd.wire import frames, messages
+from agentd.wire import messages
 from agentd.wire.bodies import Content
 from agentd_client import Priority, blocking
 
 SIZE_BYTES: Final = 64
 PACE_S: Final = 0.001
 _PATIENCE_S: Final = 30.0
-_IN_A_FRAME: Final = 100
 _LAST: Final = bytes(SIZE_BYTES)
 
 
@@ -67,26 +65,11 @@ def taker(path: str) -> None:
                 samples.append(now_ns - int.from_bytes(body[:8], "little"))
 
 
-def flood(path: str) -> None:
-    """Floods for as long as it is told."""
-    me = Wire(path, "flood")
-    writer = frames.FrameWriter()
+def low(path: str) -> None:
+    """Floods the lane."""
     options = messages.Options(messages.Priority.LOW, allow_absent=True)
-    for _ in range(_IN_A_FRAME):
-        writer.push(messages.Send(0, "store", Content.BYTES, bytes(SIZE_BYTES), options))
-    frame = writer.take()
-    say(ready=True)
-    for line in sys.stdin:
-        sent = refused = 0
-        started_ns = monotonic_ns()
-        until = started_ns + int(json.loads(line)["seconds"] * 1e9)
-        while monotonic_ns() < until:
-            me.socket.sendall(frame)
-            sent += _IN_A_FRAME
-            while select.select([me.socket], [], [], 0)[0]:
-                refused += len(me.hear())
-        say(sent=sent, refused=refused, started_ns=started_ns, ended_ns=monotonic_ns())
+    flood(path, "flood", messages.Send(0, "store", Content.BYTES, bytes(SIZE_BYTES), options), lambda _: "refused")
 
 
 if __name__ == "__main__":
-    {"sender": sender, "taker": taker, "flood": flood}[sys.argv[1]](sys.argv[2])
+    {"sender": sender, "taker": taker, "flood": low}[sys.argv[1]](sys.argv[2])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import select
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -13,10 +10,9 @@ from typing import Any, Final
 
 import core
 import machine
-import process
+from end import End
 from sampler import Tally
 
-ANSWER_S: Final = 30.0
 _AWAKE: Final = Path(__file__).with_name("awake.py")
 _FIRST_COUNT: Final = 500
 
@@ -28,12 +24,10 @@ class PythonEnds:
         cores = machine.end_cores()
         assert cores is not None
         home.mkdir(parents=True)
-        self._name = name
         self._span_s = span_s
-        command = [sys.executable, str(program), name, *map(str, cores), str(home)]
-        self._child: subprocess.Popen[str] = process.spawn(command)
+        self._end = End(name, program, name, *cores, home)
         try:
-            self.about = self._hear()  # what it says of itself
+            self.about = self._end.hear()  # what it says of itself
         except RuntimeError:
             self.close()
             raise
@@ -69,27 +63,15 @@ class PythonEnds:
 
     def ask(self, command: object) -> Any:
         """What it answers."""
-        assert self._child.stdin is not None
-        self._child.stdin.write(json.dumps(command) + "\n")
-        self._child.stdin.flush()
-        return self._hear()
-
-    def _hear(self) -> Any:
-        out = self._child.stdout
-        assert out is not None
-        if not select.select([out], [], [], ANSWER_S)[0]:
-            raise RuntimeError(f"{self._name}: no answer within {ANSWER_S:g} s")
-        line = out.readline()
-        if not line:
-            raise RuntimeError(f"{self._name}: its process ended with status {self._child.wait()}")
-        return json.loads(line)
+        return self._end.ask(command)
 
     def close(self) -> None:
         """End them; some leave files behind where they are killed."""
-        if self._child.stdin is not None:
-            self._child.stdin.close()
+        child = self._end.child
+        if child.stdin is not None:
+            child.stdin.close()
         try:
-            self._child.wait(5)
+            child.wait(5)
         except subprocess.TimeoutExpired:
             pass
-        process.stop(self._child)
+        self._end.close()

@@ -6,7 +6,9 @@ quiet    ten agents of agentd_client on one loop. Each sends its neighbour a mes
          what it gets. Timed: from before the send until the neighbour has the message. A refusal ends the benchmark.
 runaway  one agent on the bare wire that writes as fast as the daemon reads, frames of a hundred messages made before,
          and wants no answers. Counts the refusals that it gets all the same.
-sink     takes what the runaway sends and acks it, in the portions of agentd_client.
+sink     takes what the runaway sends and acks it, in the portions of agentd_client
+computing
+         keeps a core busy, and says nothing to the daemon
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from time import monotonic_ns
 from typing import Any, Final
@@ -113,31 +116,37 @@ async def _take(me: Any, samples: list[int]) -> None:
 
 
 def runaway(path: str) -> None:
-    """Floods for as long as it is told."""
-    me = Wire(path, "runaway")
-    body = bytes(SIZE_BYTES)
+    """Floods the sink."""
+    flood(path, "runaway", messages.Send(0, "sink", Content.BYTES, bytes(SIZE_BYTES)), _expected)
+
+
+def _expected(refusal: Any) -> str:
+    if refusal.code == "rate_limited":
+        return "limited"
+    if refusal.code == "backpressure":
+        return "refused"
+    raise SystemExit(f"{refusal.code}: {refusal.message}")
+
+
+def flood(path: str, name: str, verb: Any, counted_as: Callable[[Any], str]) -> None:
+    """That verb, as fast as the daemon reads, for as long as it is told. `counted_as` is what to count a refusal as."""
+    me = Wire(path, name)
     writer = frames.FrameWriter()
     for _ in range(_IN_A_FRAME):
-        writer.push(messages.Send(0, "sink", Content.BYTES, body))
+        writer.push(verb)
     frame = writer.take()
-    limited = refused = 0
     say(ready=True)
     for line in sys.stdin:
-        sent = 0
+        sent, counts = 0, {"limited": 0, "refused": 0}
         started_ns = monotonic_ns()
         until = started_ns + int(json.loads(line)["seconds"] * 1e9)
         while monotonic_ns() < until:
             me.socket.sendall(frame)
             sent += _IN_A_FRAME
             while select.select([me.socket], [], [], 0)[0]:
-                for answer in me.hear():
-                    if answer.code == "rate_limited":
-                        limited += 1
-                    elif answer.code == "backpressure":
-                        refused += 1
-                    else:
-                        raise SystemExit(f"{answer.code}: {answer.message}")
-        say(sent=sent, limited=limited, refused=refused, started_ns=started_ns, ended_ns=monotonic_ns())
+                for refusal in me.hear():
+                    counts[counted_as(refusal)] += 1
+        say(sent=sent, **counts, started_ns=started_ns, ended_ns=monotonic_ns())
 
 
 def sink(path: str) -> None:
@@ -152,8 +161,19 @@ def sink(path: str) -> None:
             me.tell(messages.Ack(0, some), messages.Receive(0, len(some)))
 
 
+def computing(_path: str) -> None:
+    """For as long as it is told."""
+    say(ready=True)
+    for line in sys.stdin:
+        started_ns = monotonic_ns()
+        until = started_ns + int(json.loads(line)["seconds"] * 1e9)
+        while monotonic_ns() < until:
+            pass
+        say(started_ns=started_ns, ended_ns=monotonic_ns())
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "quiet":
         asyncio.run(quiet(sys.argv[2]))
     else:
-        {"runaway": runaway, "sink": sink}[sys.argv[1]](sys.argv[2])
+        {"runaway": runaway, "sink": sink, "computing": computing}[sys.argv[1]](sys.argv[2])

@@ -83,7 +83,7 @@ def test_runaway() -> None:
     report = smoke("runaway")
     check(report, "runaway")
     phases = ["over its rate", "within burst"]
-    for what in ("alone", "beside"):
+    for what in ("alone", "beside", "beside computing"):
         found = figures(report, f"p99 of a message, {what}")
         assert sorted(phase for phase, _ in found) == phases
         assert all(figure["verified"] == figure["summary"]["count"] > 0 for figure in found.values())
