@@ -115,6 +115,7 @@ def test_start_raced_with_stop(place: Place) -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(1800)
 def test_start_raced_with_stop_500_times(place: Place) -> None:
     race(place, 250)
 

@@ -322,5 +322,5 @@ def test_connections_that_are_only_opened(daemon: Daemon, raw: Opener) -> None:
     for _ in range(500):
         with socket.socket(socket.AF_UNIX) as one:
             one.connect(str(daemon.socket))
+    wait_until(lambda: me.ask(wire.Status(0)).sessions == 1)
     wait_until(lambda: me.ask(wire.Stats(0)).fds <= fds + JOURNAL_FILES)
-    assert me.ask(wire.Status(0)).sessions == 1

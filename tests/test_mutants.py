@@ -40,7 +40,44 @@ TOKENS, PRESENTED, RELAY = "agentd/server/tokens.py", "agentd/server/presented.p
 DIRECT, CLIENT = "agentd/server/direct.py", "agentd_client/_direct.py"
 PAIRS, INTRODUCTIONS = "agentd_client/_pairs.py", "agentd_client/_introductions.py"
 
+SERVED, LINK = "agentd/server/served.py", "agentd_client/_link.py"
+
 MUTANTS = [
+    Mutant(
+        "an inbox is handed out at once",
+        "plain.py",
+        "        if at_once_bytes <= 0:\n",
+        "        if False:\n",
+        "test_handed_in_turns.py::test_others_have_their_turn_in_between[1]",
+    ),
+    Mutant(
+        "an inbox that is shared is handed out at once",
+        INBOX,
+        "            if handed_bytes >= session.at_once_bytes:\n",
+        "            if False:\n",
+        "test_handed_in_turns.py::test_others_have_their_turn_in_between[2]",
+    ),
+    Mutant(
+        "the rest of an inbox is forgotten",
+        SERVED,
+        "            self.server.loop.call_soon(self.hand_more)\n",
+        "            pass\n",
+        "test_handed_in_turns.py::test_all_of_a_large_inbox_comes_in_order[hub]",
+    ),
+    Mutant(
+        "what is posted is written when the loop turns",
+        LINK,
+        "                data = data[self._write(data) :]\n",
+        "                pass\n",
+        "test_client_writing.py::test_what_a_loop_posts_that_does_not_turn_is_on_its_way[asyncio]",
+    ),
+    Mutant(
+        "what the transport still has is overtaken",
+        LINK,
+        " or self._paused or transport.is_closing() or transport.get_write_buffer_size():\n",
+        " or transport.is_closing():\n",
+        "test_client_writing.py::test_small_and_large_ones_keep_their_order_while_the_daemon_does_not_read[asyncio]",
+    ),
     Mutant(
         "an ack makes no room for the next event",
         DURABLE,

@@ -274,12 +274,16 @@ def test_a_reply_counts_a_hop_and_keeps_the_thread(world: World, asker: FakeSess
 def test_a_reply_changes_nothing_for_calls_that_follow(
     world: World, asker: FakeSession, responder: FakeSession
 ) -> None:
+    world.subscribe(asker, "replied")
     for _ in range(40):
         cid = world.request(asker, "responder")
         details = responder.told(Message)[-1].details
         assert details is not None and details.re is None and details.hops == 0
         world.reply(responder, asked(responder))
         world.ack(asker, asker.answer(cid).message.id)
+        world.publish(responder, "replied")
+        details = asker.told(Message)[-1].details
+        assert details is not None and details.topic == "replied" and details.re is None and details.hops == 0
 
 
 def test_requests_under_way_are_bounded() -> None:
