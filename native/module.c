@@ -4,6 +4,10 @@
  */
 #include "module.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "clock.h"
 #include "crc32c.h"
 #include "module_journal.h"
@@ -85,6 +89,15 @@ static PyObject *native_message_id(PyObject *Py_UNUSED(module), PyObject *args)
     return PyLong_FromUnsignedLongLong(record_id(number, position));
 }
 
+static PyObject *native_release_spare_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+#ifdef __GLIBC__
+    return PyBool_FromLong(malloc_trim(0));
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
 PyDoc_STRVAR(boottime_ns_doc, "boottime_ns($module, /)\n--\n\nNanoseconds since boot, time asleep included.");
 PyDoc_STRVAR(
     monotonic_ns_doc,
@@ -101,6 +114,7 @@ static PyMethodDef native_methods[] = {
     {"boottime_ns", native_boottime_ns, METH_NOARGS, boottime_ns_doc},
     {"monotonic_ns", native_monotonic_ns, METH_NOARGS, monotonic_ns_doc},
     {"io_uring_errno", native_io_uring_errno, METH_NOARGS, io_uring_errno_doc},
+    {"release_spare_memory", native_release_spare_memory, METH_NOARGS, PyDoc_STR("Give freed memory to the kernel.")},
     {"crc32c", (PyCFunction)(void (*)(void))native_crc32c, METH_FASTCALL, crc32c_doc},
     {"create_pair", native_create_pair, METH_VARARGS, PyDoc_STR("The memfd of a fresh pair.")},
     {"message_id", native_message_id, METH_VARARGS, PyDoc_STR("The id of a direct message.")},

@@ -60,7 +60,12 @@ def usage() -> Usage:
     """What this process uses now."""
     process = _this_process(os.getpid())  # kept: to make one takes longer than all that is asked of it
     times = resource.getrusage(resource.RUSAGE_SELF)
-    return Usage(process.memory_info().rss, times.ru_utime + times.ru_stime, process.num_fds())
+    return Usage(rss_bytes(), times.ru_utime + times.ru_stime, process.num_fds())
+
+
+def rss_bytes() -> int:
+    """The memory this process uses now."""
+    return int(_this_process(os.getpid()).memory_info().rss)
 
 
 def files_for(connections: int) -> int:
