@@ -34,6 +34,7 @@ from agentd.server.journal import Journal
 from agentd.server.listener import bind_socket, inode_of, remove_socket
 from agentd.server.server import Server
 from agentd.server.shapes import how_submitted, no_shared_memory
+from agentd.server.spare_memory import SpareMemory
 from agentd.server.supervision import Supervision
 from agentd.wire.errors import AgentdError, LimitReached
 from agentd.wire.messages import Priority
@@ -92,6 +93,7 @@ def _run(settings: Settings) -> int:
     )
     counters = Counters(settings.runtime_dir, os.getuid(), config.stats.max_agents)
     server = Server(config, hub, lanes, journal, settings.socket, max_connections, counters)
+    server.spare_memory = SpareMemory()
     notifier = Notifier(os.environ)
     if notifier:
         server.supervision = Supervision(notifier, watchdog_s(os.environ, os.getpid()), server.summary)

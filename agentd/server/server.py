@@ -74,7 +74,7 @@ class Server:
         self.reaper: Reaper
         self.supervision: Supervision | None = None  # under a service manager only
         self.measures = Measures(self, counters)
-        self.spare_memory = SpareMemory()
+        self.spare_memory: SpareMemory | None = None  # where the process is the daemon's own
         self.direct: Direct | None = None  # where there is shared memory between agents
         self._journal = journal
         self._socket_path = socket_path
@@ -116,7 +116,8 @@ class Server:
         if self.supervision is not None:
             self.supervision.close()
         self.measures.close()
-        self.spare_memory.close()
+        if self.spare_memory is not None:
+            self.spare_memory.close()
 
     # Sessions.
 
@@ -182,7 +183,8 @@ class Server:
         if self.supervision is not None:
             self.supervision.something_happened()
         self.measures.changed(now)
-        self.spare_memory.changed(self.loop)
+        if self.spare_memory is not None:
+            self.spare_memory.changed(self.loop)
 
     def _arm(self) -> None:
         due = self.hub.deadlines.next()
