@@ -29,7 +29,7 @@ _SLICE_S: Final = 0.00005
 _LOOK_EVERY: Final = 32
 #: What a client's slices brought about is sent together, unless that takes so long. A write a slice costs a fifth more.
 _TURN_S: Final = 0.005
-#: Of its mail so much is handed to one client at a time, charged as in the inboxes: again about half a millisecond.
+#: Of its mail so much is handed to one client at a time, charged as in the inboxes: about half a millisecond.
 _AT_ONCE_BYTES: Final = 128 * 1024
 #: Who is over its rate again so soon is not told again: it waits.
 _CALM_S: Final = 1.0
