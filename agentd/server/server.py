@@ -33,7 +33,7 @@ from agentd.wire.messages import StatusView
 log = logging.getLogger(__name__)
 
 #: A read: a whole chunk fits, and what it has to decode holds nobody up.
-_READ_BYTES = 128 * 1024
+_READ_BYTES = 66 * 1024
 #: Connections over the limit that may wait to be told so; more are closed without a word.
 _MAX_TURNED_AWAY = 8
 #: Shortest sleep for a deadline: the loop's clock counts whole milliseconds.
