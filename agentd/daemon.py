@@ -114,6 +114,9 @@ def _run(settings: Settings) -> int:
         journal.restore(hub, server.now())
         _say_what_is(settings, journal, lanes, counters, max_connections, max_attached)
         gc.freeze()  # what is there now stays: the collector need not look at it again
+        # Messages come and go without cycles. By default a few hundred more are enough for a search among all of them
+        # that came since the last, which holds everybody up for half a millisecond.
+        gc.set_threshold(10_000, 10, 10)
         uvloop.run(_serve(server, sock, door, stops))
     finally:
         inherited.close()

@@ -33,7 +33,7 @@ PACE_S: Final = 0.05
 SIZE_BYTES: Final = 64
 _IN_A_FRAME: Final = 100
 _CREDIT: Final = 8000
-_ACKED_TOGETHER: Final = 256  # as agentd_client does
+_ACKED_TOGETHER: Final = 128  # as agentd_client does
 _READ_BYTES: Final = 1 << 16
 
 
