@@ -93,7 +93,7 @@ def _run(settings: Settings) -> int:
     )
     counters = Counters(settings.runtime_dir, os.getuid(), config.stats.max_agents)
     server = Server(config, hub, lanes, journal, settings.socket, max_connections, counters)
-    server.spare_memory = SpareMemory()
+    server.measures.spare_memory = SpareMemory()
     notifier = Notifier(os.environ)
     if notifier:
         server.supervision = Supervision(notifier, watchdog_s(os.environ, os.getpid()), server.summary)

@@ -12,6 +12,7 @@ from agentd.host.process import usage
 from agentd.hub import views
 from agentd.hub.histogram import Histogram
 from agentd.lanes.direct import DirectLane
+from agentd.server.spare_memory import SpareMemory
 from agentd.wire.messages import LaneView, Priority, StatsView
 from agentd.wire.snapshots import encode_snapshot
 
@@ -35,6 +36,7 @@ class Measures:
         self._started = server.clock()
         self._timer: asyncio.TimerHandle | None = None
         self._next_at = 0.0
+        self.spare_memory: SpareMemory | None = None  # where the process is the daemon's own
         self.own_time = Histogram()  # a verb's share of its turn: from its read to what it brought about handed on
 
     def turn_took(self, began: float, verbs: int) -> None:
@@ -122,7 +124,10 @@ class Measures:
         assert self._counters is not None
         self._timer = None
         began = self._server.now()
-        self._counters.write(encode_snapshot(self.stats(0, began, agents=True)))
+        found = self.stats(0, began, agents=True)
+        self._counters.write(encode_snapshot(found))
+        if self.spare_memory is not None:
+            self.spare_memory.look(found.rss_bytes, self._server.loop)
         ended = self._server.clock()
         self._next_at = ended + max(_EVERY_S, (ended - began) / _SHARE)
 
@@ -130,5 +135,7 @@ class Measures:
         """The daemon ends."""
         if self._timer is not None:
             self._timer.cancel()
+        if self.spare_memory is not None:
+            self.spare_memory.close()
         if self._counters is not None:
             self._counters.close()

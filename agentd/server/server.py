@@ -26,7 +26,6 @@ from agentd.server.measures import Measures
 from agentd.server.reaper import Reaper
 from agentd.server.served import ServedSession
 from agentd.server.session import SocketSession
-from agentd.server.spare_memory import SpareMemory
 from agentd.server.supervision import Supervision
 from agentd.wire.messages import StatusView
 
@@ -74,7 +73,6 @@ class Server:
         self.reaper: Reaper
         self.supervision: Supervision | None = None  # under a service manager only
         self.measures = Measures(self, counters)
-        self.spare_memory: SpareMemory | None = None  # where the process is the daemon's own
         self.direct: Direct | None = None  # where there is shared memory between agents
         self._journal = journal
         self._socket_path = socket_path
@@ -116,8 +114,6 @@ class Server:
         if self.supervision is not None:
             self.supervision.close()
         self.measures.close()
-        if self.spare_memory is not None:
-            self.spare_memory.close()
 
     # Sessions.
 
@@ -183,8 +179,6 @@ class Server:
         if self.supervision is not None:
             self.supervision.something_happened()
         self.measures.changed(now)
-        if self.spare_memory is not None:
-            self.spare_memory.changed(self.loop)
 
     def _arm(self) -> None:
         due = self.hub.deadlines.next()

@@ -9,39 +9,37 @@ from typing import Final
 from agentd._native import release_spare_memory
 from agentd.host.process import rss_bytes
 
-#: After turns it is looked at so often; while nothing happens, not at all.
-_EVERY_S: Final = 1.0
-#: Given back so seldom: it takes 18 ms after 200 MiB of small messages, and who needs it again soon has to ask for it.
-_PAUSE_S: Final = 10.0
 #: So much more than at the least is worth it.
 _WORTH_BYTES: Final = 16 << 20
-#: It grew by more since the last look: the burst goes on.
+#: It grew by more since the last look: the burst goes on, and it is looked at again when it may be over.
 _GROWTH_BYTES: Final = 1 << 20
+_AGAIN_S: Final = 1.0
+#: Given back so seldom: it takes 18 ms after 200 MiB of small messages, and who needs it again soon has to ask for it.
+_PAUSE_S: Final = 10.0
 
 
 class SpareMemory:
-    """Gives it back once the process has stopped growing."""
+    """Gives it back once the process has stopped growing. A timer runs only while there is some."""
 
     def __init__(self) -> None:
-        self._timer: asyncio.TimerHandle | None = None
         self._least = self._last = rss_bytes()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def changed(self, loop: asyncio.AbstractEventLoop, pause_s: float = _EVERY_S) -> None:
-        """A turn is over."""
-        if self._timer is None:
-            self._timer = loop.call_later(pause_s, self._look, loop)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        last, self._last = self._last, rss_bytes()
-        self._timer = None
-        if self._last > last + _GROWTH_BYTES:
-            self.changed(loop)
-        elif self._last > self._least + _WORTH_BYTES:
+    def look(self, size_bytes: int, loop: asyncio.AbstractEventLoop) -> None:
+        """The process has this size now; whoever finds that out says so."""
+        grew = size_bytes > self._last + _GROWTH_BYTES
+        self._last = size_bytes
+        self._least = min(self._least, size_bytes)
+        if self._timer is not None or size_bytes <= self._least + _WORTH_BYTES:
+            return
+        if not grew:
             release_spare_memory()
             self._least = self._last = rss_bytes()  # what is still there is in use: not to be tried each time
-            self.changed(loop, _PAUSE_S)
-        else:
-            self._least = min(self._least, self._last)
+        self._timer = loop.call_later(_AGAIN_S if grew else _PAUSE_S, self._again, loop)
+
+    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self.look(rss_bytes(), loop)
 
     def close(self) -> None:
         """The daemon ends."""
