@@ -37,6 +37,7 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
     """All runs."""
     result = report.begin("footprint", chosen)
     switches: list[float] = []
+    kernels: list[float] = []
     returns: list[float] = []
     daemon_mib: list[float] = []
     agent_kib: list[float] = []
@@ -52,9 +53,10 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
             crowd = own.Crowd(daemon, IDLE)
             undo.callback(crowd.close)
             time.sleep(_SETTLE_S)
-            before = process.wakeups(daemon.pid)
+            before, kernels_before = process.wakeups(daemon.pid), process.wakeups(daemon.pid, kernels=True)
             time.sleep(chosen.seconds)
             switches.append(process.wakeups(daemon.pid) - before)
+            kernels.append(process.wakeups(daemon.pid, kernels=True) - kernels_before)
             traced = _epoll_returns(daemon.pid, chosen.seconds, place / "strace")
             if isinstance(traced, str):
                 reason = traced
@@ -68,6 +70,7 @@ def measure(chosen: argparse.Namespace, home: Path) -> report.Report:
             agent_kib.append((process.rss_bytes(daemon.pid) - at_first) / (more - IDLE) / 1024)
     window = f"{chosen.seconds:g} s"
     result.figure(f"voluntary context switches in {window}", f"{IDLE} idle agents", "", switches)
+    result.figure(f"the same of the kernel's io_uring worker in {window}", f"{IDLE} idle agents", "", kernels)
     if returns:
         result.figure(f"returns of epoll_wait in {window}", f"{IDLE} idle agents", "", returns)
     result.figure("daemon's resident memory", f"{IDLE} idle agents", "MiB", daemon_mib)

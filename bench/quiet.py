@@ -44,6 +44,7 @@ class Quiet:
         self._calls: list[float] = []
         self._faults: list[float] = []
         self._wakeups: dict[str, list[float]] = {}
+        self._kernels: list[float] = []
         self._idle_s = 0.0
         self._why = "not asked for"
 
@@ -91,9 +92,11 @@ class Quiet:
     def _watch(self, pids: dict[str, int]) -> None:
         time.sleep(0 if self._result.smoke else _SETTLE_S)
         before = {who: process.wakeups(pid) for who, pid in pids.items()}
+        kernels_before = process.wakeups(pids["daemon"], kernels=True)
         time.sleep(self._idle_s)
         for who, pid in pids.items():
             self._wakeups.setdefault(who, []).append(process.wakeups(pid) - before[who])
+        self._kernels.append(process.wakeups(pids["daemon"], kernels=True) - kernels_before)
 
     def figures(self) -> None:
         """All of it, into the report."""
@@ -103,6 +106,8 @@ class Quiet:
             self._result.figure("page faults, both awake", "agentd/bytes", "", self._faults, verified=self._exchanges)
         for who, counts in self._wakeups.items():
             self._result.figure(f"wake-ups in {self._idle_s:g} s", f"idle {who}", "", counts)
+        if self._kernels:
+            self._result.figure(f"wake-ups in {self._idle_s:g} s", "kernel's worker of it", "", self._kernels)
 
     def judge(self) -> None:
         """The promises."""
