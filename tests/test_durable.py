@@ -488,6 +488,17 @@ def test_the_past_is_put_in_some_at_a_time() -> None:
     assert [int(body[:3]) for body in two.bodies()] == list(range(100))
 
 
+def test_one_that_is_paused_while_it_is_made_stays_so(world: World) -> None:
+    past(world)
+    world.subscribe(two := world.join("two"), "t", "ci", start="all")
+    for on in (True, False, True):
+        world.hub.inboxes.pause(sub(world), on=on)
+    world.after(0.1)
+    assert sub(world).paused and sub(world).count == 3 and not two.bodies()
+    world.hub.inboxes.pause(sub(world), on=False)
+    assert two.bodies() == [b"0", b"1", b"3"]
+
+
 def test_one_that_is_ended_or_left_while_it_is_made(world: World) -> None:
     past(world)
     two = world.join("two")

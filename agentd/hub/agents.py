@@ -34,10 +34,11 @@ class Source:
     """What fills the inbox of a durable subscription: the events of one pattern. The gap of those that found no room is
     one number, told no later than at the place of the first of them."""
 
-    __slots__ = ("expression", "is_filling", "is_noted", "missed", "missed_after", "pattern")
+    __slots__ = ("expression", "is_filling", "is_noted", "missed", "missed_after", "pattern", "stays_paused")
 
     def __init__(self, pattern: str, missed: int = 0, *, is_filling: bool = False) -> None:
         self.is_filling = is_filling  # it is given what is on record, before anybody takes from it
+        self.stays_paused = False  # somebody paused it meanwhile
         self.pattern = pattern  # empty: the record of it is damaged, and who subscribes next knows it
         self.expression = Pattern(pattern) if pattern else None
         self.missed = missed  # -1: nobody knows how many

@@ -256,7 +256,7 @@ class Durables:
             return
         source.is_filling = False
         receipts.journal.durable(agent)
-        self._inboxes.pause(agent, on=False)
+        self._inboxes.pause(agent, on=source.stays_paused)
 
     # Events.
 

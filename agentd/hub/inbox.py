@@ -124,7 +124,10 @@ class Inboxes(Room):
 
     def pause(self, agent: Agent, *, on: bool) -> None:
         """Give it nothing, or all that has waited meanwhile."""
-        agent.paused = on or (agent.source is not None and agent.source.is_filling)  # the past comes first
+        if agent.source is not None and agent.source.is_filling:  # the past comes first
+            agent.source.stays_paused = on
+            return
+        agent.paused = on
         self.pump(agent)
 
     def receive(self, session: Session, credit: int) -> int:
