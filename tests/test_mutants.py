@@ -780,6 +780,20 @@ MUTANTS = [
         "        limit = self.limit_on_mail(segments)\n",
         "test_history_recorded.py::test_history_gives_way_before_mail_is_refused",
     ),
+    Mutant(
+        "what a burst leaves behind is never given back",
+        "agentd/server/spare_memory.py",
+        "            release_spare_memory()\n",
+        "            pass\n",
+        "test_daemon_large.py::test_the_memory_of_a_long_inbox_goes_back_too",
+    ),
+    Mutant(
+        "a pause while a subscription is filled is forgotten",
+        "durable.py",
+        "on=source.stays_paused",
+        "on=False",
+        "test_durable.py::test_one_that_is_paused_while_it_is_made_stays_so",
+    ),
 ]
 
 
