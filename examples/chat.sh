@@ -24,9 +24,11 @@ print(message["sender"] + ": " + str(message["body"]), flush=True)' "$heard"
     done
 }
 
+set -m # a process group of its own: what listens there ends with it
 listen &
 listener=$!
-trap 'kill "$listener" 2>/dev/null; rm -f "$heard"' EXIT
+set +m
+trap 'kill -- "-$listener" 2>/dev/null; rm -f "$heard"' EXIT
 trap 'exit 130' INT TERM
 
 while IFS= read -r line; do

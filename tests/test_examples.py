@@ -120,6 +120,11 @@ def test_chat(start: Start, agentctl: Agentctl) -> None:
     bob.stdin.close()
     assert (alice.wait(PATIENCE_S), bob.wait(PATIENCE_S)) == (0, 0)
 
+    def somebody() -> bool:
+        return any(row["live"] for row in agentctl("agents", "--json").json["agents"])
+
+    wait_until(lambda: not somebody(), "for both to be gone, and what listened for them")
+
 
 @pytest.mark.parametrize("name", ["supervisor.py", "worker_pool.py", "progress_board.py"])
 def test_without_a_daemon(start: Start, daemon: Daemon, name: str) -> None:
