@@ -93,10 +93,11 @@ def home(tmp_path: Path) -> Iterator[Path]:
         for process in psutil.process_iter(["cmdline"])
         if str(tmp_path) in " ".join(process.info["cmdline"] or ())
     ]
-    for process in mine:
+    _, left = psutil.wait_procs(mine, timeout=30)  # the terminals have just been closed: it may still be ending
+    for process in left:
         process.kill()
     shutil.rmtree(tmp_path)
-    assert not mine, f"left behind: {[process.info for process in mine]}"
+    assert not left, f"left behind: {[process.info for process in left]}"
 
 
 def test_from_git_clone_to_a_message_between_two_terminals(home: Path) -> None:
