@@ -24,6 +24,7 @@ def test_by_lane_and_by_agent(agentctl: Agentctl) -> None:
     exchange(agentctl)
     agentctl("send", "builder", "waits", name="planner", status=0)
     agentctl("send", "nobody", "x", name="planner", status=66)
+    wait_until(lambda: agentctl("stats", "--json", status=0).json["refused"] == 1)  # the snapshot is a moment old
     view = agentctl("stats", "--agents", "--json", status=0).json
     (lane,) = view["lanes"]
     assert (lane["name"], lane["sent"], lane["delivered"], lane["acked"], lane["depth"]) == ("normal", 4, 3, 3, 1)

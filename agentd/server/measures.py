@@ -19,7 +19,7 @@ from agentd.wire.snapshots import encode_snapshot
 if TYPE_CHECKING:
     from agentd.server.server import Server
 
-_EVERY_S: Final = 0.25
+_EVERY_S: Final = 0.1
 #: A snapshot of many agents takes a while: this much of the time may go into them, no more.
 _SHARE: Final = 0.05
 #: The lane whose messages the hub's registries hold.
