@@ -9,6 +9,9 @@ last core, servers go where the scheduler puts them (--no-pin: the ends too).
 Like is compared with like: agentd's asyncio client with nats-py on asyncio, and each on uvloop; agentd's blocking
 client with redis-py, which is blocking too. That one and the asyncio client are also held against the targets that
 cross these lines, because a user may choose freely.
+
+Beside them runs a relay that only passes bytes on (relay.py): what no broker between two Python programs gets below
+here. Where a target is below it, that is what stands in the way.
 """
 
 from __future__ import annotations
@@ -25,10 +28,13 @@ from sampler import Sampler
 CONTENDERS = [
     "agentd/asyncio",
     "nats/asyncio",
+    "relay/asyncio",
     "agentd/uvloop",
     "nats/uvloop",
+    "relay/uvloop",
     "agentd/blocking",
     "redis/blocking",
+    "relay/blocking",
 ]
 SIZES_BYTES = (64, 1024)
 #: Ours, theirs, the most that ours may be of theirs.

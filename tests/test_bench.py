@@ -49,7 +49,8 @@ def test_request_reply() -> None:
     report = smoke("request_reply")
     check(report, "request_reply")
     trips = figures(report, "round trip p50")
-    assert sorted(trips) == [(client, size) for client in CLIENTS for size in (64, 1024)]
+    relays = ["relay/asyncio", "relay/blocking", "relay/uvloop"]
+    assert sorted(trips) == [(end, size) for end in [*CLIENTS, *relays] for size in (64, 1024)]
     for trip in trips.values():
         summary = trip["summary"]
         assert trip["verified"] == summary["count"] > 0
