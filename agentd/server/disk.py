@@ -99,9 +99,15 @@ class Disk:
         _keep_back(self._directory, 0)
 
     def missing(self, segment: int) -> OSError | None:
-        """Why what was synced is no good, if so: a file without its name is gone when it is closed."""
+        """Why what was synced is no good, if so: a file without its name is gone when it is closed.
+
+        Asked after every sync, and by access(2): once somebody has seen a file's times, as stat(2) does, the kernel
+        gives the next write one of its own, and then the next fdatasync(2) writes the inode too: 0.1 ms of 0.3."""
+        path = f"{self._directory}/{segment:016x}.segment"  # a Path takes longer than all of this
+        if os.access(path, os.F_OK):
+            return None
         try:
-            os.stat(f"{self._directory}/{segment:016x}.segment")  # after every sync: a Path takes longer than this
+            os.stat(path)
         except OSError as error:
             return error
         return None
