@@ -319,11 +319,11 @@ def _entry(hub: Hub, mail: Mail, now: float) -> Entry:
     offset = hub.receipts.wall_offset
     kept = mail.kept
     message = kept.message
-    trail = [(t.state, t.at - offset, t.who, t.note) for t in kept.transitions]
+    trail = tuple((t.state, t.at - offset, t.who, t.note) for t in kept.transitions)
     state = trail[-1][0] if trail else ACCEPTED
     if not mail.is_dead and (state is ACCEPTED or (state is DELIVERED and kept.until is None)):
         state = STORED  # it is; or whoever had it when the daemon went has it no more
-        trail.append((STORED, now, "agentd", _RESTARTED))
+        trail = (*trail, (STORED, now, "agentd", _RESTARTED))
     agent = _owner(hub, kept.to, now)
     entry = Entry(message, agent, len(message.body) + OVERHEAD_BYTES, state, trail)
     entry.position = mail.position

@@ -309,7 +309,7 @@ class Durables:
         details = structs.replace(details, subscription=0, event=details.event or event.id, expires_at=expires_at)
         message = structs.replace(event, id=id, attempt=1, details=details)
         size_bytes = len(event.body) + OVERHEAD_BYTES
-        return Entry(message, agent, size_bytes, ACCEPTED, [(ACCEPTED, now, event.sender, "")])
+        return Entry(message, agent, size_bytes, ACCEPTED, ((ACCEPTED, now, event.sender, ""),))
 
     def _expire(self, copy: Entry) -> None:
         details = copy.message.details

@@ -99,7 +99,7 @@ class Facts:
         body = _encode({**fact, "at": at})
         message = Message(receipts.next_id, DAEMON, DAEMON, _JSON, body, at, details=Details(topic=topic))
         receipts.next_id += 1
-        self._topics.announce(Entry(message, self._self, len(body) + OVERHEAD_BYTES, ACCEPTED, []))
+        self._topics.announce(Entry(message, self._self, len(body) + OVERHEAD_BYTES, ACCEPTED, ()))
 
 
 def _about(session: Session) -> dict[str, Any]:

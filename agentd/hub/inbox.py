@@ -15,12 +15,11 @@ from agentd.hub import delays, plain, urgent
 from agentd.hub.agents import Agent
 from agentd.hub.dead import DeadLetters
 from agentd.hub.deadlines import Deadlines
-from agentd.hub.receipts import ACKED, DELIVERED, ENDED, EXPIRED, Entry, Receipts
+from agentd.hub.receipts import ACKED, DELIVERED, ENDED, EXPIRED, Entry, Receipts, Trail
 from agentd.hub.requests import Requests
 from agentd.hub.room import Room
 from agentd.hub.session import Session
 from agentd.wire.errors import NoSuchMessage, NotPermitted
-from agentd.wire.messages import State
 from agentd.wire.names import id_text
 
 
@@ -161,7 +160,8 @@ class Inboxes(Room):
         count = 0
         done: list[Entry] = []
         undelivered = freed = run = 0
-        mark: tuple[State, float, str, str] | None = None
+        before: Trail = ()
+        after: Trail = ()
         refusal: NoSuchMessage | None = None
         full = session.agent.waiting and session.agent.held_count >= self.max_held
         for id in ids:
@@ -184,15 +184,16 @@ class Inboxes(Room):
             del held[id]
             entry.holder = None
             entry.state = ACKED
+            if entry.trail is not before:  # what was accepted in one turn shares it, and is counted at once
+                if run:
+                    self._receipts.counts.took(session.tally, now - before[0][1], run)
+                    undelivered += run
+                    run = 0
+                before = entry.trail
+                after = (*before, acked) if state is DELIVERED else (*before, delivered, acked)
             if state is not DELIVERED:
-                if entry.trail[0] is not mark:  # what was accepted in one turn is counted at once
-                    if mark is not None:
-                        self._receipts.counts.took(session.tally, now - mark[1], run)
-                    mark, run = entry.trail[0], 0
-                entry.trail.append(delivered)
                 run += 1
-                undelivered += 1
-            entry.trail.append(acked)
+            entry.trail = after
             entry.message.body = b""
             freed += entry.size_bytes
             done.append(entry)
@@ -202,8 +203,9 @@ class Inboxes(Room):
             agent.bytes -= freed
             self.bytes -= freed
             counts, tally = self._receipts.counts, session.tally
-            if mark is not None:
-                counts.took(tally, now - mark[1], run)
+            if run:
+                counts.took(tally, now - before[0][1], run)
+                undelivered += run
             counts.delivered += undelivered
             counts.acked += len(done)
             tally.delivered += undelivered

@@ -51,8 +51,8 @@ class Plain:
         mark = session.mark
         bucket = session.bucket
         name = session.name
-        if mark[1] != now:  # what came in one turn shares its first transition, and the filling of the bucket
-            mark = session.mark = (ACCEPTED, now, name, "")
+        if mark[0][1] != now:  # what came in one turn shares its first transition, and the filling of the bucket
+            mark = session.mark = ((ACCEPTED, now, name, ""),)
             bucket.fill(now)
         inboxes = self._inboxes
         if bucket.room < most:
@@ -92,7 +92,7 @@ class Plain:
             if used + size > room or size > max_size_bytes:
                 break
             message = Message(id, name, provenance, verb.content, body, at, 1, lane)
-            entry = Entry(message, agent, size, ACCEPTED, [mark], taker)
+            entry = Entry(message, agent, size, ACCEPTED, mark, taker)
             if kept and not self._keep(entry, story, kept_ones):
                 break
             if is_passed:

@@ -58,6 +58,10 @@ _MAX_TRAIL: Final = 64
 OVERHEAD_BYTES: Final = 512
 
 
+#: What a message went through: which state, when, who, why. Never changed in place, so that those of one run share it.
+Trail = tuple[tuple[State, float, str, str], ...]
+
+
 class Entry(Struct, gc=False, eq=False):
     """A message and where it stands. `gc=False`: entries are let go by name, never by a cycle collector's search."""
 
@@ -65,7 +69,7 @@ class Entry(Struct, gc=False, eq=False):
     agent: Agent  # in whose inbox it is or was; for an event, who published it
     size_bytes: int  # what it is charged with: its body and OVERHEAD_BYTES
     state: State
-    trail: list[tuple[State, float, str, str]]
+    trail: Trail
     holder: Session | None = None  # the session it was sent to
     watchers: list[tuple[Session, int, State]] | None = None  # who waits for which state, and for which call
     expiry: Deadline | None = None
@@ -178,18 +182,23 @@ class Receipts:
         """The journal has them. One that has been delivered meanwhile, or has ended, is told of as that."""
         transition = (STORED, now, "agentd", "")
         tap = self.tap
+        before: Trail = ()
+        after: Trail = ()
         for entry in entries:
             entry.is_stored = True
             if entry.state is ACCEPTED:
                 entry.state = STORED
-                entry.trail.append(transition)
+                if entry.trail is not before:
+                    before = entry.trail
+                    after = (*before, transition)
+                entry.trail = after
                 if tap is not None:
                     tap(STORED, entry, now, "agentd", "")
 
     def delivered(self, entry: Entry, now: float, who: str, note: str = "") -> None:
         """The receiving library took it for its application."""
         entry.state = DELIVERED
-        entry.trail.append((DELIVERED, now, who, note))
+        entry.trail = (*entry.trail, (DELIVERED, now, who, note))
         self.counts.delivered += 1
         tally = entry.agent.tally
         tally.delivered += 1
@@ -203,18 +212,17 @@ class Receipts:
     def back(self, entry: Entry, now: float, who: str, note: str) -> None:
         """It is to be delivered (again): given back, nacked, its receiver gone, or requeued."""
         entry.state = STORED if entry.is_stored else ACCEPTED
-        trail = entry.trail
-        trail.append((entry.state, now, who, note))
+        trail = (*entry.trail, (entry.state, now, who, note))
         if len(trail) > _MAX_TRAIL:  # given back without end: the beginning and the latest tell the story
-            del trail[1 : _MAX_TRAIL // 2]
-            if trail[1][0] is ACCEPTED:  # as is the first
-                del trail[1]
+            latest = trail[_MAX_TRAIL // 2 :]
+            trail = trail[:1] + (latest[1:] if latest[0][0] is ACCEPTED else latest)  # as is the first
+        entry.trail = trail
 
     def end(self, entry: Entry, state: State, now: float, who: str, note: str = "") -> None:
         """Acked, expired, dead or unknown. A dead letter keeps its body."""
         assert entry.state not in ENDED, f"{entry.message.id} was {entry.state} already"
         entry.state = state
-        entry.trail.append((state, now, who, note))
+        entry.trail = (*entry.trail, (state, now, who, note))
         if entry.expiry is not None:
             entry.expiry.cancel()
             entry.expiry = None

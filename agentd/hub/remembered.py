@@ -127,7 +127,7 @@ class Remembered:
                 continue
             entries = []
             for over in sorted(some.values(), key=lambda over: over.trail[-1].at):
-                trail = [(step.state, min(now, step.at - offset), step.who, step.note) for step in over.trail]
+                trail = tuple((step.state, min(now, step.at - offset), step.who, step.note) for step in over.trail)
                 entry = Entry(over.message, agent, over.body_bytes + OVERHEAD_BYTES, trail[-1][0], trail)
                 entry.is_stored = True
                 entries.append(entry)

@@ -342,7 +342,7 @@ class Router:
         name, at = session.name, now + receipts.wall_offset
         message = Message(receipts.next_id, name, session.provenance, content, body, at, details=details)
         due = 0.0 if details is None or details.due_at is None else details.due_at - receipts.wall_offset
-        return Entry(message, agent, size, ACCEPTED, [(ACCEPTED, now, name, "")], due=due)
+        return Entry(message, agent, size, ACCEPTED, ((ACCEPTED, now, name, ""),), due=due)
 
     def too_large(self, size_bytes: int) -> TooLarge:
         """The refusal of a body of that size."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentd.hub.durable import Cursor
     from agentd.hub.pairs import Pair
     from agentd.hub.rates import Bucket
-    from agentd.hub.receipts import Entry
+    from agentd.hub.receipts import Entry, Trail
     from agentd.hub.tally import Tally
     from agentd.hub.topics import Subscription
 
@@ -45,7 +45,7 @@ class Session:
         self.event_bytes = 0  # events on their way to it
         self.asking: dict[int, Entry] = {}  # by cid: its requests that still wait for a reply
         self.watching: dict[int, int] = {}  # by cid: the messages of whose state it waits to be told
-        self.mark: tuple[State, float, str, str] = (State.ACCEPTED, -1.0, "", "")  # its latest acceptance
+        self.mark: Trail = ((State.ACCEPTED, -1.0, "", ""),)  # its latest acceptance
         self.can_attach = False  # it can be invited to the direct lanes
         self.sends_into: dict[int, Pair] = {}  # by number
         self.reads_from: dict[int, Pair] = {}

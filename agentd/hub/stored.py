@@ -21,7 +21,7 @@ from agentd.wire.stored import Acked, Died, Durable, Ended, Forgotten, Kept, Mov
 
 if TYPE_CHECKING:
     from agentd.hub.agents import Agent
-    from agentd.hub.receipts import Entry, Receipts
+    from agentd.hub.receipts import Entry, Receipts, Trail
     from agentd.hub.session import Session
 
 
@@ -288,7 +288,7 @@ class Stored:
                 session.accept(answer, message.id, at, _note(entry), count, State.STORED, message.lane)
 
 
-def _is_plain(trail: list[tuple[State, float, str, str]]) -> bool:
+def _is_plain(trail: Trail) -> bool:
     """Whether it was accepted, perhaps stored, delivered and acked by one, and there is nothing more to tell."""
     _, _, acker, said = trail[-1]
     state, _, taker, note = trail[-2]

@@ -103,7 +103,8 @@ class Topics:
         assert details is not None and details.topic is not None
         self._receipts.counts.published += 1
         for copy in kept:
-            entry.trail.append((DELIVERED, now, copy.agent.name, f"kept for it as {id_text(copy.message.id)}"))
+            step = (DELIVERED, now, copy.agent.name, f"kept for it as {id_text(copy.message.id)}")
+            entry.trail = (*entry.trail, step)
         refused = self._send(entry, details)
         reached = entry.outstanding
         if not reached and kept:
@@ -156,7 +157,7 @@ class Topics:
             if entry is None:
                 continue
             session.event_bytes -= entry.size_bytes
-            entry.trail.append((DELIVERED, now, session.name, ""))
+            entry.trail = (*entry.trail, (DELIVERED, now, session.name, ""))
             self._settle(entry, now)
         self._tell_missed(session)
 
