@@ -46,6 +46,8 @@
 #define RING_KIND_PLACE 4u
 #define RING_MIN_CAPACITY 1024u
 #define RING_MAX_CAPACITY (1u << 30)
+/* One way of 64 B where a bare line takes 143 ns (an Intel Xeon): 157 ns, 167 with a header; with 1 163 and 195. */
+#define RING_LOOKS_A_PREFETCH 4u
 /* The largest record, its word included, is this part of the ring: one record can't hold up the rest for long. */
 #define RING_LARGEST_PART 8u
 
@@ -67,6 +69,7 @@ struct ring_reader {
     _Atomic uint64_t *reader_position; /* in shared memory, and nobody else's to write */
     uint64_t mask;
     uint64_t position; /* of the next record to read: what was read before it may still be in use */
+    uint32_t looks;    /* that found nothing */
 };
 
 /*
@@ -216,9 +219,11 @@ static inline int ring_peek(struct ring_reader *reader, const uint8_t **body, ui
     if (word >> 32 == RING_NONE) {
         /*
          * Who looks again and again asks for the line behind the word too: most records reach into it, and the two
-         * then cross from the writer's core together, not one after the other.
+         * then cross from the writer's core together, not one after the other. Not at every look: that would take the
+         * line out of the writer's hands while it writes the body, and each time it would have to ask for it anew.
          */
-        __builtin_prefetch(reader->data + ((place + RING_LINE_BYTES) & reader->mask));
+        if (reader->looks++ % RING_LOOKS_A_PREFETCH == 0)
+            __builtin_prefetch(reader->data + ((place + RING_LINE_BYTES) & reader->mask));
         return 0;
     }
     if (word >> 32 != RING_RECORD || bytes > ring_max_size(reader->mask) ||
