@@ -794,6 +794,20 @@ MUTANTS = [
         "on=False",
         "test_durable.py::test_one_that_is_paused_while_it_is_made_stays_so",
     ),
+    Mutant(
+        "what is acked together has one story",
+        INBOX,
+        "            if entry.trail is not before:  # what was",
+        "            if not before:  # what was",
+        "test_receipts.py::test_what_ends_together_keeps_its_own_story",
+    ),
+    Mutant(
+        "what is stored together has one story",
+        RECEIPTS,
+        "                if entry.trail is not before:\n",
+        "                if not before:\n",
+        "test_receipts.py::test_what_is_stored_together_keeps_its_own_story",
+    ),
 ]
 
 

@@ -153,6 +153,38 @@ def test_a_trace_names_each_state_with_its_time_and_its_who(world: World, sender
     ]
 
 
+def test_what_ends_together_keeps_its_own_story(world: World, taker: FakeSession) -> None:
+    one, other = world.join("one"), world.join("other")
+    began = world.now
+    first = world.send(one, "taker")
+    world.after(1.0)
+    second, third = world.send(other, "taker"), world.send(other, "taker")
+    world.delivered(taker, third)
+    world.after(1.0)
+    assert world.ack(taker, first, second, third) == 3
+    ended = [(DELIVERED, began + 2, "taker", ""), (ACKED, began + 2, "taker", "")]
+    assert list(world.entry(first).trail) == [(ACCEPTED, began, "one", ""), *ended]
+    assert list(world.entry(second).trail) == [(ACCEPTED, began + 1, "other", ""), *ended]
+    assert list(world.entry(third).trail)[:2] == [
+        (ACCEPTED, began + 1, "other", ""),
+        (DELIVERED, began + 1, "taker", ""),
+    ]
+    assert list(world.entry(third).trail)[2:] == ended[1:]
+    assert world.hub.receipts.counts.delivered == 3
+
+
+def test_what_is_stored_together_keeps_its_own_story(world: World, taker: FakeSession) -> None:
+    one, other = world.join("one"), world.join("other")
+    began = world.now
+    first = world.send(one, "taker")
+    world.after(1.0)
+    second = world.send(other, "taker")
+    world.hub.receipts.stored([world.entry(first), world.entry(second)], world.now)
+    kept = (STORED, began + 1, "agentd", "")
+    assert list(world.entry(first).trail) == [(ACCEPTED, began, "one", ""), kept]
+    assert list(world.entry(second).trail) == [(ACCEPTED, began + 1, "other", ""), kept]
+
+
 def test_a_message_given_back_without_end_keeps_a_short_trace_of_legal_transitions(
     world: World, sender: FakeSession
 ) -> None:
