@@ -3,6 +3,7 @@ did not go quietly. `agentctl` runs the command line against it. `world` is one 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from agentd_client import Priority, testing
 # How long an example takes says nothing on a machine that others use too.
 settings.register_profile("agentd", deadline=None)
 settings.load_profile("agentd")
+
+# A shell script's `make test &` ignores Ctrl-C, and so would all that the tests start: some of it is interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
