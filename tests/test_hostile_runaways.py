@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -128,6 +129,21 @@ one.sendall(said.encode())
     wait_until(lambda: [row for row in agents(me) if row.name == "brief" and row.waiting >= count - 1])
     (row,) = [row for row in agents(me) if row.name == "brief"]
     assert row.waiting in (count, count - 1)  # the one that was refused before it ended, if it was
+
+
+def test_what_was_written_before_a_socket_was_closed_is_done_though_its_writer_is_over_its_rate(
+    daemon: Daemon, raw: Opener
+) -> None:
+    """The refusal finds nobody; what is behind it in the socket counts all the same, and its process lives on."""
+    me = raw("me")
+    count = BURST + 300
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(str(daemon.socket))
+        said = '{"verb":"hello","version":1,"client":"x"}\n{"verb":"join","cid":1,"name":"brief"}\n'
+        one.sendall((said + '{"verb":"send","to":"brief","body":"x"}\n' * count).encode())
+    wait_until(lambda: [row for row in agents(me) if row.name == "brief" and row.waiting >= count - 1])
+    (row,) = [row for row in agents(me) if row.name == "brief"]
+    assert row.waiting in (count, count - 1)
 
 
 def test_many_sessions_of_one_agent_are_one_agent(daemon: Daemon, raw: Opener) -> None:

@@ -122,13 +122,19 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
             self.close(f"no end of a frame within {self.server.config.connections.frame_s:g} s")
 
     def _process_gone(self) -> None:
-        """It can have ended before a byte of it was read, as a shell's `nc` does: what it wrote counts all the same."""
+        self._hear_out(f"pid {self.pid} is gone")
+
+    def _hear_out(self, why: str) -> None:
+        """Nobody is there any more. It can have ended before a byte of it was read, as a shell's `nc` does: what it
+        wrote counts all the same."""
+        if self.closed:
+            return
         self.gone = True
         data = last_words(self._transport.get_extra_info("socket"))
         if data:
             self.data_received(data)
         self.do_the_rest()
-        self.close(f"pid {self.pid} is gone")
+        self.close(why)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket's end."""
@@ -282,8 +288,12 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
             if self._fd is not None and not transport.get_write_buffer_size():
                 try:
                     data = data[os.write(self._fd, data) :]
+                except (BrokenPipeError, ConnectionResetError):
+                    self.paused = True  # the transport would end it before what it wrote is done
+                    self.server.loop.call_soon(self._hear_out, "it reads no more")
+                    return
                 except OSError:
-                    pass  # full, or nobody is there: the transport waits, or finds out
+                    pass  # full: the transport waits
             if data:
                 transport.write(data)
 
