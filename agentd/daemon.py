@@ -28,6 +28,7 @@ from agentd.lanes.closed import ClosedLane
 from agentd.lanes.direct import DirectLane
 from agentd.lanes.low import LowLane
 from agentd.lanes.normal import NormalLane
+from agentd.server.alertness import Alertness
 from agentd.server.direct import Direct
 from agentd.server.grants import GrantsDoor
 from agentd.server.journal import Journal
@@ -94,6 +95,8 @@ def _run(settings: Settings) -> int:
     counters = Counters(settings.runtime_dir, os.getuid(), config.stats.max_agents)
     server = Server(config, hub, lanes, journal, settings.socket, max_connections, counters)
     server.measures.spare_memory = SpareMemory()
+    if len(os.sched_getaffinity(0)) > 1:  # else whoever is to say the next thing needs this core
+        server.alertness = Alertness(config.connections.spin_us, server.clock)
     notifier = Notifier(os.environ)
     if notifier:
         server.supervision = Supervision(notifier, watchdog_s(os.environ, os.getpid()), server.summary)

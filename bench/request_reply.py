@@ -11,7 +11,7 @@ client with redis-py, which is blocking too. That one and the asyncio client are
 cross these lines, because a user may choose freely.
 
 Beside them runs a relay that only passes bytes on (relay.py): what no broker between two Python programs gets below
-here. Where a target is below it, that is what stands in the way.
+here, if it sleeps while it waits. Where a target is near it, that is what stands in the way.
 """
 
 from __future__ import annotations

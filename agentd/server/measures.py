@@ -109,6 +109,8 @@ class Measures:
             "server": self._server.statistics(),
             "crowding": self._server.crowding.statistics(),
         }
+        if self._server.alertness is not None:
+            view.registries["alertness"] = self._server.alertness.statistics()
         if self._server.direct is not None:
             view.registries["direct"] = self._server.direct.statistics()
         if agents:

@@ -18,6 +18,7 @@ from agentd.host.counters import Counters
 from agentd.hub import views
 from agentd.hub.hub import Hub
 from agentd.lanes.choice import Lanes
+from agentd.server.alertness import Alertness
 from agentd.server.crowding import Crowding
 from agentd.server.direct import Direct
 from agentd.server.journal import Journal
@@ -72,6 +73,7 @@ class Server:
         self.loop: asyncio.AbstractEventLoop
         self.reaper: Reaper
         self.supervision: Supervision | None = None  # under a service manager only
+        self.alertness: Alertness | None = None  # where the process is the daemon's own
         self.measures = Measures(self, counters)
         self.direct: Direct | None = None  # where there is shared memory between agents
         self._journal = journal
@@ -179,6 +181,8 @@ class Server:
         if self.supervision is not None:
             self.supervision.something_happened()
         self.measures.changed(now)
+        if self.alertness is not None:
+            self.alertness.something_happened(self.loop, now)
 
     def _arm(self) -> None:
         due = self.hub.deadlines.next()

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any, cast
 
 from agentd.host.process import command_of
+from agentd.server.alertness import FLOW_BYTES
 from agentd.server.reaper import Peer, last_words, peer_of
 from agentd.server.served import ServedSession
 from agentd.server.texting import Texting
@@ -179,6 +180,8 @@ class SocketSession(asyncio.BufferedProtocol, ServedSession):
 
     def buffer_updated(self, count: int) -> None:
         """So much was read."""
+        if count >= FLOW_BYTES and self.server.alertness is not None:
+            self.server.alertness.much_came(self.server.now())
         self.data_received(self.server.read_view[:count])
 
     def data_received(self, data: bytes | memoryview) -> None:
