@@ -503,6 +503,23 @@ def test_only_who_takes_the_mail_may_receive() -> None:
         Window(fake.client, 1).open()
 
 
+def test_a_large_window_is_renewed_by_a_quarter_a_small_one_at_once() -> None:
+    said: dict[int, list[int]] = {}
+    for size in (64, 2):
+        fake = Fake()
+        fake.connect()
+        window = Window(fake.client, size)
+        window.open()
+        assert fake.heard() == [wire.Receive(0, size)]
+        said[size] = []
+        for id in range(1, 65):
+            fake.mail(id)
+            fake.client.ack(fake.take(window))
+            said[size] += [verb.credit for verb in fake.heard() if isinstance(verb, wire.Receive)]
+    assert said[64] == [17, 17, 17]
+    assert said[2] == [1] * 64
+
+
 def test_a_window_grants_its_size_and_one_for_each_that_is_settled(fake: Fake) -> None:
     window = Window(fake.client, 3)
     window.open()

@@ -4,7 +4,8 @@
     granted  what the daemon may still send
     buffer   what has come and was handed to nobody
 
-Before each write the grant is made to fit: places = granted + len(buffer). What comes beyond goes straight back.
+Before each write the grant is made to fit: places = granted + len(buffer). What comes beyond goes straight back. While
+the daemon may still send most of what there is room for, it is not told of each place that becomes free.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_WINDOW = 1 << 16
 _MAX_CREDIT = 1 << 20
+#: Of the places such a part may be free without the daemon's knowing: with the default window one verb for 16 messages.
+_UNTOLD_PART = 4
 
 
 def _call() -> Call:
@@ -101,10 +104,11 @@ class Mail:
         """What makes the grant fit, if anything must be said."""
         if self.buffer and self.waiters:  # a place became free for what is here
             self.waiters.popleft().settle()
-        change = self._places() - self.granted - len(self.buffer)
+        places = self._places()
+        change = places - self.granted - len(self.buffer)
         if change < -self.granted:
             change = -self.granted
-        if not change:
+        if 0 <= change <= places // _UNTOLD_PART:
             return None
         change = max(-_MAX_CREDIT, min(change, _MAX_CREDIT))
         self.granted += change
