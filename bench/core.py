@@ -20,6 +20,8 @@ import process
 from floor import Reading
 from sampler import Tally
 
+from agentd.host.config import DirectLimits, HighSettings
+
 Answer = dict[str, list[tuple[int, int]] | float]
 
 FLOOR_MS: Final = 5
@@ -27,6 +29,8 @@ ATTEMPTS: Final = 4
 _HERE: Final = Path(__file__).parent
 _NATIVE: Final = _HERE.parent / "native"
 _PARTS: Final = ("mailbox", "pair", "ring")
+#: Rings of the size that agentd gives them.
+RINGS: Final = (f"-DCRITICAL_BYTES={DirectLimits().critical_bytes}", f"-DHIGH_BYTES={HighSettings().ring_bytes}")
 
 
 def build(program: Path, *flags: str, parts: Sequence[str] = _PARTS) -> str:
@@ -61,7 +65,7 @@ class Core:
         if self._cores is None:
             self.missing = "two ends need two cores"
         elif not self._program.exists():
-            self.missing = build(self._program)
+            self.missing = build(self._program, *RINGS)
         self._child: subprocess.Popen[str] | None = None
 
     def start(self) -> None:

@@ -179,7 +179,7 @@ static struct pair_shape shape_of(int number)
     return (struct pair_shape){
         .lane = lane,
         .number = (uint64_t)number,
-        .ring_capacity = lane == PAIR_HIGH ? 1 << 20 : 1 << 16,
+        .ring_capacity = lane == PAIR_HIGH ? HIGH_BYTES : CRITICAL_BYTES, /* as agentd makes them (core.py) */
         .verdict_capacity = 1 << 12};
 }
 

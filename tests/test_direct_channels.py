@@ -142,7 +142,7 @@ async def test_a_full_ring_is_backpressure_and_loses_nothing(daemon: Daemon, lan
                     written += 1
             assert written > 50
             with pytest.raises(errors.TooLarge, match=f"the {lane} lane takes"):
-                channel.send(bytes(10_000 if lane == "critical" else (64 << 20) + 1))
+                channel.send(bytes(33_000 if lane == "critical" else (64 << 20) + 1))
             taken = [(await builder.receive(timeout=LONG)).body[:6] for _ in range(written)]  # type: ignore[union-attr]
             assert taken == [b"%06d" % number for number in range(written)]
             channel.send(b"again")

@@ -97,7 +97,7 @@ def test_a_full_ring_is_the_callers_backpressure(daemon: Daemon, lane: Priority)
         sent = 0
         with pytest.raises(errors.Backpressure, match=r"ring is full|wait for builder to finish"):
             while True:
-                me.send("builder", b"x" * 4000, priority=lane, route="relayed", timeout=0.05)
+                me.send("builder", b"x" * 16_000, priority=lane, route="relayed", timeout=0.05)
                 sent += 1
         assert 5 < sent < 64  # what a ring holds: nothing is kept elsewhere
         assert me.look("builder").total == 0

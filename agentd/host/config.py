@@ -116,7 +116,7 @@ class DirectLimits(Section, frozen=True):
     """[direct]: shared memory between two agents. Past the limits: limit_reached, and messages are relayed."""
 
     enabled: bool = True
-    critical_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 64 << 10  # a ring; a power of two
+    critical_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 256 << 10  # a ring; a power of two
     verdict_bytes: Annotated[int, Meta(ge=4096, le=1 << 24)] = 16 << 10  # the ring back; a power of two
     max_pairs: Count = 4096  # in all
     max_pairs_a_session: Count = 512  # that it sends into, and as many that it reads
