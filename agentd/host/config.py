@@ -109,7 +109,7 @@ class ConnectionLimits(Section, frozen=True):
     max_unfinished_bytes: Bytes = 256 << 20  # of frames that have begun, in all. Past it who has most is ended, busy
     frame_s: Seconds = 30.0
     max_unread_bytes: Bytes = 256 << 10  # what a client does not read: past it the daemon stops reading from it
-    spin_us: Annotated[float, Meta(ge=0.0, le=1e6)] = 200.0  # looks at most so long for more before it sleeps; 0: never
+    spin_us: Annotated[float, Meta(ge=0.0, le=1e6)] = 300.0  # looks at most so long for more before it sleeps; 0: never
 
 
 class DirectLimits(Section, frozen=True):
