@@ -38,7 +38,7 @@ POSTED: Final = 8000
 _NUMBER_BYTES: Final = 8
 _TO: Final = "taker"
 #: Before so many wait there, they are taken: nothing of it is timed.
-_MOST: Final = 5000
+_MOST: Final = 1000
 #: Rivals to their modules.
 RIVALS: Final = {
     "sqlite": "rivals.sqlite",
