@@ -69,6 +69,21 @@ def test_where_they_take_long_it_looks_no_more(daemon: Daemon) -> None:
     assert daemon.looks < 150
 
 
+def test_who_looks_in_vain_again_and_again_looks_less_and_less(daemon: Daemon) -> None:
+    """As where agentd gets the core only when this thread sleeps."""
+    plug: Any = Plug("/nowhere")
+    plug._readable = daemon
+    looked = []
+    for number in range(200):
+        looks = daemon.looks
+        plug._is_quick = True
+        daemon.due = daemon.now + 200e-6
+        plug._wait_for_answer(None)
+        if daemon.looks > looks:
+            looked.append(number)
+    assert looked == [0, 3, 8, 17, 34, 67, 132]
+
+
 def test_on_one_core_it_only_sleeps(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_socket, "_QUICK_S", 0.0)
     assert waits(daemon, 10, 10, 10) == [(False, True)] * 3

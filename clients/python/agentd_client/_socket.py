@@ -26,6 +26,9 @@ _SAY_NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 #: that one from its core: a round trip between three processes on two cores was a fifth longer, with 200 twice as long.
 _QUICK_S: Final = 80e-6 if len(os.sched_getaffinity(0)) > 1 else 0.0
 
+#: After so many looks in vain, one of a thousand waits begins with another.
+_MOST_IN_VAIN: Final = 10
+
 #: Kept for reading: a fresh buffer for each read would be mapped and unmapped by the allocator each time.
 _READ_BYTES: Final = 64 * 1024
 
@@ -45,6 +48,8 @@ class Plug:
         self._thread = 0
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._is_quick = False  # it answered within _QUICK_S
+        self._in_vain = 0  # looks in a row
+        self._asleep = 0  # so many waits to come without a look
         self._watched: dict[int, Callable[[], None]] = {}
         self._later: list[Callable[[], None]] = []
 
@@ -150,13 +155,23 @@ class Plug:
     def _wait_for_answer(self, until: float | None) -> bool:
         """Whether there is something to read."""
         began = monotonic()
-        if self._is_quick:
-            look = self._readable.poll
-            while not look(0) and monotonic() - began < _QUICK_S:
-                pass
+        if self._asleep:
+            self._asleep -= 1
+        elif self._is_quick:
+            self._look_for_answer(began)
         is_there = self._wait(self._readable, until)
         self._is_quick = monotonic() - began < _QUICK_S
         return is_there
+
+    def _look_for_answer(self, began: float) -> None:
+        """For a while. Who looks in vain may keep agentd from the core that both are on, and looks less and less."""
+        look = self._readable.poll
+        while not look(0):
+            if monotonic() - began >= _QUICK_S:
+                self._in_vain = min(self._in_vain + 1, _MOST_IN_VAIN)
+                self._asleep = 1 << self._in_vain
+                return
+        self._in_vain = 0
 
     def _wait(self, polled: poll, until: float | None) -> bool:
         found = polled.poll(None if until is None else max(0.0, until - monotonic()) * 1000)
