@@ -3,7 +3,7 @@
 No frames, no names, no receipts, no deadlines: two Unix stream sockets and an epoll, and ends that write a body and
 read its echo. What a round trip takes here is four wake-ups and Python itself, so no broker that sleeps while it waits
 and whose ends are Python gets below it on the same machine, whatever it leaves out. One that stays awake for a moment,
-as agentd does and as Go's scheduler does for NATS, can save two of the four.
+as agentd does, can save two of the four.
 
 `python bench/relay.py SOCKET` is the relay itself: who connects is paired with who connects next.
 """

@@ -48,8 +48,8 @@ class Plug:
         self._thread = 0
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._is_quick = False  # it answered within _QUICK_S
-        self._in_vain = 0  # looks in a row
-        self._asleep = 0  # so many waits to come without a look
+        self._looks_in_vain = 0  # in a row
+        self._waits_without_look = 0  # that are still to come
         self._watched: dict[int, Callable[[], None]] = {}
         self._later: list[Callable[[], None]] = []
 
@@ -155,23 +155,26 @@ class Plug:
     def _wait_for_answer(self, until: float | None) -> bool:
         """Whether there is something to read."""
         began = monotonic()
-        if self._asleep:
-            self._asleep -= 1
+        found = False
+        if self._waits_without_look:
+            self._waits_without_look -= 1
         elif self._is_quick:
-            self._look_for_answer(began)
-        is_there = self._wait(self._readable, until)
+            found = self._look_for_answer(began)
+        is_there = (found and not self._watched) or self._wait(self._readable, until)
         self._is_quick = monotonic() - began < _QUICK_S
         return is_there
 
-    def _look_for_answer(self, began: float) -> None:
-        """For a while. Who looks in vain may keep agentd from the core that both are on, and looks less and less."""
+    def _look_for_answer(self, began: float) -> bool:
+        """For a while; whether something is there. Who looks in vain may keep agentd from the core that both are on,
+        and looks less and less."""
         look = self._readable.poll
         while not look(0):
             if monotonic() - began >= _QUICK_S:
-                self._in_vain = min(self._in_vain + 1, _MOST_IN_VAIN)
-                self._asleep = 1 << self._in_vain
-                return
-        self._in_vain = 0
+                self._looks_in_vain = min(self._looks_in_vain + 1, _MOST_IN_VAIN)
+                self._waits_without_look = 1 << self._looks_in_vain
+                return False
+        self._looks_in_vain = 0
+        return True
 
     def _wait(self, polled: poll, until: float | None) -> bool:
         found = polled.poll(None if until is None else max(0.0, until - monotonic()) * 1000)
