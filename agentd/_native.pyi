@@ -325,6 +325,8 @@ class Mailbox:
     sampled: int
     """How many durations `samples` would give."""
     spin_ns: int
+    without_look: int
+    """How many waits to come sleep at once, because looks lately were in vain."""
 
     def add(self, incoming: Incoming, /) -> None:
         """Read this pair too."""
@@ -334,8 +336,8 @@ class Mailbox:
 
     def receive(self, timeout: float | None = None) -> Any:
         """The next record, None when the time is over or the mailbox was closed. Looks for `spin_ns`, the GIL released
-        after the first microseconds, then sleeps. Expired records are answered and passed over. RuntimeError while
-        another thread waits here."""
+        after the first microseconds, then sleeps; who looks in vain looks less and less. Expired records are answered
+        and passed over. RuntimeError while another thread waits here."""
 
     def receive_bytes(self, timeout: float | None = None) -> bytes | None:
         """The body alone; a record that asked for a verdict is acked."""

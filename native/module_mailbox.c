@@ -363,6 +363,8 @@ static PyMemberDef mailbox_members[] = {
     {"closed", T_INT, offsetof(struct mailbox_object, closed), READONLY, PyDoc_STR("Whether it is closed.")},
     {"spin_ns", T_LONGLONG, offsetof(struct mailbox_object, spin_ns), 0,
      PyDoc_STR("How long it looks before it sleeps.")},
+    {"without_look", T_UINT, offsetof(struct mailbox_object, looking.without), READONLY,
+     PyDoc_STR("How many waits to come sleep at once.")},
     {NULL, 0, 0, 0, NULL},
 };
 

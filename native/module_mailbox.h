@@ -2,6 +2,7 @@
 #ifndef AGENTD_MODULE_MAILBOX_H
 #define AGENTD_MODULE_MAILBOX_H
 
+#include "looking.h"
 #include "module.h"
 
 enum { MAILBOX_MAX_SAMPLES = 64 };
@@ -26,6 +27,7 @@ struct mailbox_object {
     char shut;  /* receive() and drain() give nothing: their lane was given back */
     int sampled;
     long long spin_ns;
+    struct looking looking;
     unsigned long long n_taken;
     uint64_t samples[MAILBOX_MAX_SAMPLES]; /* how long some took, in nanoseconds */
 };

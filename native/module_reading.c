@@ -243,22 +243,36 @@ static int something_there(struct mailbox_object *self)
            atomic_load_explicit(&self->interrupted, memory_order_relaxed);
 }
 
-/* Look for at most `spin_ns`, first with the GIL, then without. */
-static void spin(struct mailbox_object *self, int64_t until_ns)
+/* Whether there is something before that time: first with the GIL, then without. */
+static bool look(struct mailbox_object *self, int64_t until_ns)
 {
     PyThreadState *state;
+    bool found = false;
 
     for (int i = 0; i < PATIENT_SCANS; i++)
         if (something_there(self))
-            return;
+            return true;
     state = PyEval_SaveThread();
-
     do {
-        for (int i = 0; i < SCANS_A_LOOK && until_ns != INT64_MIN; i++)
-            if (something_there(self))
-                until_ns = INT64_MIN;
-    } while (until_ns != INT64_MIN && now_ns(CLOCK_MONOTONIC) < until_ns);
+        for (int i = 0; i < SCANS_A_LOOK && !found; i++)
+            found = something_there(self);
+    } while (!found && now_ns(CLOCK_MONOTONIC) < until_ns);
     PyEval_RestoreThread(state);
+    return found;
+}
+
+/* A wait's first part, for at most `spin_ns` and while that pays. */
+static void look_before_sleep(struct mailbox_object *self, int64_t until_ns)
+{
+    int64_t enough_ns;
+    bool found;
+
+    if (!self->spin_ns || !looking_pays(&self->looking))
+        return;
+    enough_ns = now_ns(CLOCK_MONOTONIC) + self->spin_ns;
+    found = look(self, enough_ns < until_ns ? enough_ns : until_ns);
+    if (found || enough_ns <= until_ns) /* else it was too short to say anything */
+        looking_ended(&self->looking, found);
 }
 
 /* Sleep until a doorbell rings; 0, or -1 with an exception set. */
@@ -284,9 +298,8 @@ static int sleep_armed(struct mailbox_object *self, int64_t until_ns)
 
 static PyObject *wait_for_one(struct mailbox_object *self, copy_function copy, int64_t until_ns)
 {
-    for (;;) {
+    for (bool begun = false;; begun = true) {
         PyObject *taken;
-        int64_t spin_until_ns;
         int empty;
 
         if (self->closed || self->shut)
@@ -294,10 +307,8 @@ static PyObject *wait_for_one(struct mailbox_object *self, copy_function copy, i
         taken = take_one(self, copy);
         if (taken || PyErr_Occurred())
             return taken;
-        if (self->spin_ns) {
-            spin_until_ns = now_ns(CLOCK_MONOTONIC) + self->spin_ns;
-            spin(self, spin_until_ns < until_ns ? spin_until_ns : until_ns);
-        }
+        if (!begun)
+            look_before_sleep(self, until_ns);
         if (atomic_exchange_explicit(&self->interrupted, 0, memory_order_acquire))
             Py_RETURN_NONE;
         if (something_there(self)) {

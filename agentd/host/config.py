@@ -124,14 +124,14 @@ class DirectLimits(Section, frozen=True):
     huge_pages: bool = False  # made of huge pages where there are some, else of usual ones, with one notice
     token_s: Seconds = 5.0  # how long the way to the grants socket may take
     return_s: Seconds = 10.0  # after a start: how long the other end of a presented pair is waited for
-    spin_us: Annotated[float, Meta(ge=0.0, le=1e6)] = 50.0  # a reader looks so long before it sleeps
+    spin_us: Annotated[float, Meta(ge=0.0, le=1e6)] = 200.0  # a reader looks so long before it sleeps; 0: never
     pin: str = "auto"  # the cores of pinned threads: auto, off, or a list such as 2,3
 
 
 class HighSettings(Section, frozen=True):
     """[high]: what pairs of the high lane have beyond [direct]'s. Past max_pool_bytes pairs have no pool: too_large."""
 
-    ring_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 1 << 20  # bodies up to a 16th travel in it; a power of two
+    ring_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 1 << 20  # bodies up to a 64th travel in it; a power of two
     pool_bytes: Annotated[int, Meta(ge=0, le=1 << 31)] = 64 << 20  # a pair's, for larger bodies; taken as it is needed
     max_pool_bytes: Bytes = 4 << 30  # all pools together
     async_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 1 << 20  # above it the kernel copies, and the loop goes on

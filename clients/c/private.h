@@ -2,6 +2,7 @@
 #ifndef AGENTD_PRIVATE_H
 #define AGENTD_PRIVATE_H
 
+#include "../../native/looking.h"
 #include "../../native/mailbox.h"
 #include "../../native/pool.h"
 #include "../../native/record.h"
@@ -64,6 +65,7 @@ struct agentd {
     int bells[2 * MAX_BELLS]; /* for mail and for verdicts; the latest last */
     uint32_t n_bells;
     int64_t spin_ns;
+    struct looking looking;
     struct lines lines;
 
     /* What is waited for, and the answer. */

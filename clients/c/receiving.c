@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "private.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -163,21 +162,31 @@ static bool something_there(struct agentd *agent)
     return mailbox_peek(&agent->mailbox, &entry, &bytes, &size) != 0;
 }
 
-/* Look for as long as the daemon said that it pays; not on a machine where the sender needs this core. */
-static bool spin(struct agentd *agent, int64_t until)
+static bool look(struct agentd *agent, int64_t until)
 {
-    int64_t now = clock_ns(CLOCK_MONOTONIC), end = now + agent->spin_ns;
-    cpu_set_t cores;
-
-    if (agent->spin_ns == 0 || sched_getaffinity(0, sizeof cores, &cores) < 0 || CPU_COUNT(&cores) < 2)
-        return false;
-    for (end = end < until ? end : until; now < end; now = clock_ns(CLOCK_MONOTONIC))
+    do {
         for (int i = 0; i < SCANS_A_LOOK; i++) {
             if (something_there(agent))
                 return true;
             relax();
         }
+    } while (clock_ns(CLOCK_MONOTONIC) < until);
     return false;
+}
+
+/* Look for as long as the daemon said that it pays, and while it does. */
+static bool look_before_sleep(struct agentd *agent, int64_t until)
+{
+    int64_t enough;
+    bool found;
+
+    if (agent->spin_ns == 0 || !looking_pays(&agent->looking))
+        return false;
+    enough = clock_ns(CLOCK_MONOTONIC) + agent->spin_ns;
+    found = look(agent, enough < until ? enough : until);
+    if (found || enough <= until) /* else it was too short to say anything */
+        looking_ended(&agent->looking, found);
+    return found;
 }
 
 bool agentd_may_sleep(struct agentd *agent)
@@ -246,7 +255,7 @@ int agentd_receive(struct agentd *agent, int timeout_ms, struct agentd_message *
         if (!begun) {
             begun = true;
             until = until_ns(timeout_ms);
-            if (timeout_ms != 0 && spin(agent, until))
+            if (timeout_ms != 0 && look_before_sleep(agent, until))
                 continue;
         } else if (clock_ns(CLOCK_MONOTONIC) >= until) {
             return 0;

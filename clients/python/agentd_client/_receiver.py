@@ -99,7 +99,7 @@ class Receiver:
         reading.occupy(self)
         mailbox.shut = False
         mailbox.makes(ThreadMessage)
-        mailbox.spin_ns = reading.direct.spin_ns if len(os.sched_getaffinity(0)) > 1 else 0
+        mailbox.spin_ns = reading.direct.spin_ns
 
     def __enter__(self) -> Receiver:
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket as socket  # what the socket module wraps: all that is used here, and 4 ms less of agentctl's start
-import os
 from _thread import get_ident
 from collections.abc import Callable, Iterator
 from select import POLLIN, POLLOUT, poll
@@ -22,9 +21,9 @@ T = TypeVar("T")
 _SAY_NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 #: Where the last answer came so soon, the next one is looked for as long before this thread sleeps: to be woken takes
-#: longer than agentd does. Not on one core: agentd needs it. With 100 µs and more, who waits for another agent keeps
+#: longer than agentd does. With 100 µs and more, who waits for another agent keeps
 #: that one from its core: a round trip between three processes on two cores was a fifth longer, with 200 twice as long.
-_QUICK_S: Final = 80e-6 if len(os.sched_getaffinity(0)) > 1 else 0.0
+_QUICK_S: Final = 80e-6
 
 #: After so many looks in vain, one of a thousand waits begins with another.
 _MOST_IN_VAIN: Final = 10
