@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 /* With a pool, no body holds up the ring for longer than this part of it. */
-enum { LARGEST_PART = 16 };
+enum { LARGEST_PART = 64 };
 
 static int open_pool(struct channel *self)
 {

@@ -130,7 +130,7 @@ def verdict_text(payload: bytes) -> str:
 
 
 #: Where a pair has a pool, a body over this part of the ring travels there.
-POOLED_PART: Final = 16
+POOLED_PART: Final = 64
 
 
 def max_body_bytes(ring_bytes: int) -> int:
