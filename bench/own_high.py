@@ -1,9 +1,11 @@
 """agentd's high lane as a contender: its daemon introduces the two ends, which then talk by their channels.
 
 asyncio, uvloop   `channel.send` and `async for message in me.inbox()`: both ends sleep in their loops
-blocking          `channel.send` and `receiver("high").receive`: a thread that looks for 50 µs before it sleeps
+blocking          `channel.send` and `receiver("high").receive`: a thread that looks for a while before it sleeps, as it
+                  comes (`direct.spin_us`); what is answered sooner than that, is while both ends are awake
 
-A request is a message each way. The rate counts what the receiver's own code has; a full ring is tried again.
+A request is a message each way. The rate counts what the receiver's own code has; a full ring is tried again. Large
+bodies are looked at where they lie, by `view()`, as those of the others are; small ones are copied, by `body`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import contender
+import ends as roles
 import own
 
 from agentd.wire.errors import AgentdError, Backpressure
@@ -44,15 +47,17 @@ class Asynchronous:
 
         async with connect(f"asker-{self._mode}") as me, me.channel(f"answerer-{self._mode}", _LANE) as channel:
             inbox = me.inbox()
+            held = ExitStack()  # of the reply before
 
             async def request(body: bytes) -> bytes:
+                held.close()
                 channel.send(body)
                 message = await anext(inbox)
                 await message.ack()
-                reply: bytes = message.body
-                return reply
+                return _kept(message, held)
 
-            yield request
+            with held:
+                yield request
 
     async def answer(self, ready: contender.Ready) -> None:
         from agentd_client import connect
@@ -65,7 +70,7 @@ class Asynchronous:
             async for message in inbox:
                 if channel is None:
                     channel = await opened.enter_async_context(me.channel(message.sender, _LANE))
-                channel.send(message.body)
+                _pass_on(message, channel.send)
                 await message.ack()
 
     @asynccontextmanager
@@ -94,7 +99,7 @@ class Asynchronous:
             inbox = me.inbox(window=64)
             ready()
             async for message in inbox:
-                taken(message.body)
+                _pass_on(message, taken)
                 await message.ack()
 
 
@@ -107,12 +112,12 @@ class Blocking:
 
         with blocking.connect("asker") as me, me.receiver(_LANE) as receiver, ExitStack() as opened:
             channel = _channel(me, "answerer", opened)
+            held = opened.enter_context(ExitStack())  # of the reply before
 
             def request(body: bytes) -> bytes:
+                held.close()
                 channel.send(body)
-                message: Any = receiver.receive()
-                reply: bytes = message.body
-                return reply
+                return _kept(receiver.receive(), held)
 
             yield request
 
@@ -126,7 +131,7 @@ class Blocking:
                 message: Any = receiver.receive()
                 if channel is None:
                     channel = _channel(me, message.sender, opened)
-                channel.send(message.body)
+                _pass_on(message, channel.send)
 
     @contextmanager
     def posting(self) -> Iterator[Callable[[Sequence[bytes]], int]]:
@@ -155,7 +160,21 @@ class Blocking:
             ready()
             while True:
                 message: Any = receiver.receive()
-                taken(message.body)
+                _pass_on(message, taken)
+
+
+def _pass_on(message: Any, use: Callable[[Any], object]) -> None:
+    if message.size < roles.LARGE_BYTES:
+        use(message.body)
+    else:
+        with message.view() as body:
+            use(body)
+
+
+def _kept(message: Any, held: ExitStack) -> bytes:
+    """Until `held` is closed."""
+    body: bytes = message.body if message.size < roles.LARGE_BYTES else held.enter_context(message.view())
+    return body  # a view will do
 
 
 def _channel(me: Any, to: str, opened: ExitStack) -> Any:
