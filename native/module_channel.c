@@ -4,8 +4,9 @@
 
 #include <unistd.h>
 
-/* With a pool, no body holds up the ring for longer than this part of it. */
-enum { LARGEST_PART = 64 };
+/* With a pool, no body takes more of the ring than that part, nor is copied out of it that is larger: from there on it
+ * pays to read it where it lies. */
+enum { LARGEST_PART = 16, LARGEST_BYTES = 16 << 10 };
 
 static int open_pool(struct channel *self)
 {
@@ -15,8 +16,9 @@ static int open_pool(struct channel *self)
         return -1;
     }
     pool_open(self->pool, &self->pair); /* can't fail: there is one */
-    if (self->max_inline_bytes > (Py_ssize_t)(self->pair.shape.ring_capacity / LARGEST_PART))
-        self->max_inline_bytes = (Py_ssize_t)(self->pair.shape.ring_capacity / LARGEST_PART);
+    self->max_inline_bytes = (Py_ssize_t)(self->pair.shape.ring_capacity / LARGEST_PART);
+    if (self->max_inline_bytes > LARGEST_BYTES)
+        self->max_inline_bytes = LARGEST_BYTES;
     return 0;
 }
 

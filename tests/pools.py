@@ -14,7 +14,7 @@ PAGE: Final = 4096
 POOL: Final = 64 * PAGE
 RING_AT: Final = 12288 + VERDICTS
 BLOCKS_AT: Final = RING_AT + RING + PAGE
-INLINE: Final = RING // 64
+INLINE: Final = 16 << 10
 POOLED: Final = 16  # a record's flag
 
 

@@ -104,7 +104,7 @@ def test_a_full_ring_costs_no_block() -> None:
     ends = Ends(ring=4096)
     with pytest.raises(Refused, match="EAGAIN"):
         for _ in range(1000):
-            ends.channel.send(bytes(50))
+            ends.channel.send(bytes(200))
     assert ends.channel.lent == 0
     with pytest.raises(Refused, match="EAGAIN"):
         while True:

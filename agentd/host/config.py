@@ -131,8 +131,8 @@ class DirectLimits(Section, frozen=True):
 class HighSettings(Section, frozen=True):
     """[high]: what pairs of the high lane have beyond [direct]'s. Past max_pool_bytes pairs have no pool: too_large."""
 
-    ring_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 1 << 20  # bodies up to a 64th travel in it; a power of two
-    pool_bytes: Annotated[int, Meta(ge=0, le=1 << 31)] = 64 << 20  # a pair's, for larger bodies; taken as it is needed
+    ring_bytes: Annotated[int, Meta(ge=4096, le=1 << 26)] = 1 << 20  # what is small travels in it; a power of two
+    pool_bytes: Annotated[int, Meta(ge=0, le=1 << 31)] = 64 << 20  # a pair's, for bodies over 16 KiB; taken as needed
     max_pool_bytes: Bytes = 4 << 30  # all pools together
     async_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 1 << 20  # above it the kernel copies, and the loop goes on
     io_uring: bool = True  # False: senders do without

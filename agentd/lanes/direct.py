@@ -106,7 +106,9 @@ class DirectLane:
         wide = self.priority is Priority.HIGH and not relayed
         ring_bytes = config.high.ring_bytes if wide else config.direct.critical_bytes
         most = records.max_body_bytes(ring_bytes)
-        return min(most, ring_bytes // records.POOLED_PART) if self.pool_bytes(relayed=relayed) else most
+        if not self.pool_bytes(relayed=relayed):
+            return most
+        return min(most, ring_bytes // records.POOLED_PART, records.POOLED_BYTES)
 
     def pool_bytes(self, *, relayed: bool) -> int:
         """The largest body that the pool of a pair takes, agentd's own too; none where all have what they may."""

@@ -129,8 +129,9 @@ def verdict_text(payload: bytes) -> str:
     return payload.decode("utf-8", "ignore")
 
 
-#: Where a pair has a pool, a body over this part of the ring travels there.
-POOLED_PART: Final = 64
+#: Where a pair has a pool, a body over that part of the ring travels there, and one that is larger than so much.
+POOLED_PART: Final = 16
+POOLED_BYTES: Final = 16 << 10
 
 
 def max_body_bytes(ring_bytes: int) -> int:
