@@ -351,6 +351,9 @@ class Mailbox:
     def take(self) -> Any:
         """The next record, or None. Never waits."""
 
+    def has_mail(self) -> bool:
+        """Whether there may be something to take."""
+
     def arm(self) -> bool:
         """Whether there is nothing to take, and senders will ring: then the caller may sleep on fileno()."""
 

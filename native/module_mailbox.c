@@ -338,6 +338,7 @@ static PyMethodDef mailbox_methods[] = {
     {"drain", (PyCFunction)mailbox_drain, METH_O, PyDoc_STR("What is there, up to so many records.")},
     {"drain_bytes", (PyCFunction)mailbox_drain_bytes, METH_O, PyDoc_STR("Their bodies alone.")},
     {"take", (PyCFunction)mailbox_take_record, METH_NOARGS, PyDoc_STR("The next record, or None.")},
+    {"has_mail", (PyCFunction)mailbox_has_mail, METH_NOARGS, PyDoc_STR("Whether there may be something to take.")},
     {"arm", (PyCFunction)mailbox_arm_all, METH_NOARGS, PyDoc_STR("Whether the caller may sleep on fileno().")},
     {"disarm", (PyCFunction)mailbox_disarm_all, METH_NOARGS, PyDoc_STR("Awake again.")},
     {"samples", (PyCFunction)mailbox_samples, METH_NOARGS, PyDoc_STR("How long some records took, since last asked.")},

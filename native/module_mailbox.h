@@ -1,4 +1,5 @@
-/* The mailbox as its two binding files share it: the object (module_mailbox.c) and its reading (module_reading.c). */
+/* The mailbox as its three binding files share it: the object (module_mailbox.c), what is made of records
+ * (module_reading.c), and waiting for them (module_waiting.c). */
 #ifndef AGENTD_MODULE_MAILBOX_H
 #define AGENTD_MODULE_MAILBOX_H
 
@@ -50,11 +51,20 @@ int mailbox_sweep(struct mailbox_object *self);
 int mailbox_arm_or_find(struct mailbox_object *self);
 void mailbox_hush(struct mailbox_object *self);
 
+/* What a method makes of a record: the one of its type, or the body alone. */
+typedef PyObject *
+mailbox_copy(struct mailbox_object *self, struct incoming *incoming, const struct record *record, uint64_t position);
+mailbox_copy mailbox_copy_record, mailbox_copy_body;
+
+/* The next one, or NULL: with an exception set, or because there is none. */
+PyObject *mailbox_take_one(struct mailbox_object *self, mailbox_copy *copy);
+
 /* The methods that take mail. */
 PyObject *mailbox_receive(struct mailbox_object *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *mailbox_receive_bytes(struct mailbox_object *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *mailbox_drain(struct mailbox_object *self, PyObject *n);
 PyObject *mailbox_drain_bytes(struct mailbox_object *self, PyObject *n);
+PyObject *mailbox_has_mail(struct mailbox_object *self, PyObject *unused);
 PyObject *mailbox_take_record(struct mailbox_object *self, PyObject *unused);
 PyObject *mailbox_samples(struct mailbox_object *self, PyObject *unused);
 

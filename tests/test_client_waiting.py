@@ -82,8 +82,3 @@ def test_who_looks_in_vain_again_and_again_looks_less_and_less(daemon: Daemon) -
         if daemon.looks > looks:
             looked.append(number)
     assert looked == [0, 3, 8, 17, 34, 67, 132]
-
-
-def test_on_one_core_it_only_sleeps(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_socket, "_QUICK_S", 0.0)
-    assert waits(daemon, 10, 10, 10) == [(False, True)] * 3

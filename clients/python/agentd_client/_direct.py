@@ -26,6 +26,7 @@ from agentd.wire.errors import (
 from agentd.wire.messages import Priority
 from agentd_client import _ringing
 from agentd_client._introductions import Introductions
+from agentd_client._looking import Looking
 from agentd_client._pairs import DirectRecord, Outgoing
 from agentd_client._reading import Reading
 from agentd_client.receipt import Call, Steps
@@ -61,12 +62,15 @@ class Direct(Introductions):
         self._sharing: dict[tuple[str, Priority], Call] = {}  # of them, those that a send is just opening
         self._relayed: dict[str, float] = {}  # agents without shared memory: until when not to ask
         self._in_a_row = self._critical_in_a_row = 0
+        self._looking: Looking | None = None  # where there is a loop
         self.breathe = False  # so many came at once that the rest of the program should have a turn
         conversation.io.soon(self._start)
 
     def _start(self) -> None:
         """In the face's thread."""
         self.io.watch(self._bell, self._process)
+        if self.face.in_loop:
+            self._looking = Looking(self, self.io.next_turn)
         for reading in self.readings.values():
             reading.start()
 
@@ -221,11 +225,24 @@ class Direct(Introductions):
         return self._high.take() or self._critical.take()
 
     def may_sleep(self) -> bool:
+        """Whether there is no mail here, and whoever waits for it will go on when there is."""
+        return (self._looking is not None and self._looking.begins()) or self.arm()
+
+    def arm(self) -> bool:
         """Whether there is no mail here, and a doorbell will ring when there is."""
-        return self._critical.may_sleep() and self._high.may_sleep()
+        return self._critical.arm() and self._high.arm()
+
+    def has_mail(self) -> bool:
+        """Whether there may be some, for inbox() and receive()."""
+        return self._critical.has_mail() or self._high.has_mail()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for mail."""
+        return bool(self._conversation.mail.waiters)
 
     def mail_came(self) -> None:
-        """A doorbell rang: whoever waits for mail goes on at once."""
+        """A doorbell rang, or some was found: whoever waits for it goes on at once."""
         waiters = self._conversation.mail.waiters
         if len(waiters) == 1:
             waiters.popleft().settle_at_once()

@@ -111,6 +111,10 @@ class Link(asyncio.BufferedProtocol):
         else:
             self._loop.call_soon_threadsafe(action)
 
+    def next_turn(self, action: Callable[[], None]) -> None:
+        """When the loop has looked for what else there is to do."""
+        self._loop.call_soon(action)
+
     # Coming and going.
 
     async def open(self, conversation: Conversation[Any, Any], verbs: Verbs) -> None:

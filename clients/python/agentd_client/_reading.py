@@ -57,7 +57,11 @@ class Reading:
         taken: DirectRecord | None = self.mailbox.take()
         return taken
 
-    def may_sleep(self) -> bool:
+    def has_mail(self) -> bool:
+        """Whether there may be some here."""
+        return self.reader is None and not self.mailbox.closed and self.mailbox.has_mail()
+
+    def arm(self) -> bool:
         """Whether there is no mail here, and a doorbell will ring when there is."""
         if self.reader is not None or self.mailbox.closed:
             return True

@@ -1,0 +1,156 @@
+"""How an asyncio client waits for shared memory: for a while it looks in each turn of its loop, then a doorbell wakes it."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from daemons import Daemon
+from test_direct_truth import held
+
+from agentd.wire.messages import Priority
+from agentd_client import _looking, connect
+from agentd_client._looking import Looking
+
+LONG = 30.0
+
+
+class Direct:
+    """What it looks into, and a loop whose turns take a microsecond: mail is there after so long."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.due = 0.0
+        self.spin_ns = 200_000
+        self.closed = False
+        self.is_waited_for = False
+        self.armed = False
+        self.looks = 0
+        self.actions: list[Callable[[], None]] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def has_mail(self) -> bool:
+        self.looks += 1
+        return self.now >= self.due
+
+    def arm(self) -> bool:
+        self.armed = not self.has_mail()
+        return self.armed
+
+    def mail_came(self) -> None:
+        self.is_waited_for = False
+
+    def next_turn(self, action: Callable[[], None]) -> None:
+        self.actions.append(action)
+
+    def turn(self) -> None:
+        self.now += 1e-6
+        actions, self.actions = self.actions, []
+        for action in actions:
+            action()
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> Direct:
+    direct = Direct()
+    monkeypatch.setattr(_looking, "monotonic", direct.monotonic)
+    return direct
+
+
+def waits(direct: Direct, *after_us: float) -> list[str]:
+    """For mail after so long, one after the other: what each was found by."""
+    subject: Any = direct
+    looking = Looking(subject, direct.next_turn)
+    found = []
+    for us in after_us:
+        direct.due = direct.now + us / 1e6
+        direct.is_waited_for, direct.armed = True, False
+        looks = looking.begins()
+        if not looks:
+            direct.arm()
+        while direct.is_waited_for and not direct.armed:
+            direct.turn()
+        found.append("bell after look" if looks and direct.armed else "look" if looks else "bell")
+        assert not direct.actions
+        direct.now = max(direct.now, direct.due)
+    return found
+
+
+def test_what_comes_soon_is_found_without_a_doorbell(direct: Direct) -> None:
+    assert waits(direct, 5, 100, 190) == ["look"] * 3
+    assert direct.looks < 400
+
+
+def test_who_looks_in_vain_looks_less_and_less(direct: Direct) -> None:
+    assert waits(direct, *[5000] * 7) == [
+        "bell after look",
+        "bell after look",
+        "bell",
+        "bell after look",
+        "bell",
+        "bell",
+        "bell",
+    ]
+    assert waits(direct, *[5000] * 2000).count("bell after look") < 20
+
+
+def test_who_finds_something_looks_again(direct: Direct) -> None:
+    assert waits(direct, 5000, 5, 5000, 5) == ["bell after look", "look", "bell after look", "look"]
+
+
+def test_without_a_bound_it_never_looks(direct: Direct) -> None:
+    direct.spin_ns = 0
+    assert waits(direct, 5, 5) == ["bell", "bell"]
+
+
+def test_it_ends_where_nobody_waits_any_more(direct: Direct) -> None:
+    subject: Any = direct
+    looking = Looking(subject, direct.next_turn)
+    direct.due = direct.now + 1.0
+    for _ in range(5):
+        direct.is_waited_for = True
+        assert looking.begins()
+        assert looking.begins()  # a second one who waits has no look of his own
+        assert len(direct.actions) == 1
+        direct.is_waited_for = False
+        direct.turn()
+        assert not direct.actions
+    assert not direct.armed
+
+
+async def test_a_reply_at_once_is_found_without_a_doorbell(daemon: Daemon, lane: Priority) -> None:
+    daemon.config(direct={"spin_us": 1e6})
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", lane) as channel:
+            direct = builder.conversation.direct
+            assert direct is not None
+            await held(lambda: direct.spin_ns == 1_000_000_000, "for it to know how long to look")
+            waiting = asyncio.create_task(builder.receive(timeout=LONG))
+            await asyncio.sleep(0)
+            channel.send("soon")
+            assert not _is_rung(direct, lane)
+            assert (await waiting).value == "soon"  # type: ignore[union-attr]
+
+
+async def test_who_waits_long_is_woken_by_a_doorbell(daemon: Daemon, lane: Priority) -> None:
+    daemon.config(direct={"spin_us": 1.0})
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", lane) as channel:
+            direct = builder.conversation.direct
+            assert direct is not None
+            await held(lambda: direct.spin_ns == 1000, "for it to know how long to look")
+            for number in range(20):
+                waiting = asyncio.create_task(builder.receive(timeout=LONG))
+                await asyncio.sleep(0.002)
+                channel.send(number)
+                assert _is_rung(direct, lane)
+                assert (await waiting).value == number  # type: ignore[union-attr]
+
+
+def _is_rung(direct: Any, lane: Priority) -> bool:
+    return bool(select.select([direct.readings[lane].mailbox.fileno()], [], [], 0)[0])
