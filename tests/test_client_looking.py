@@ -1,4 +1,4 @@
-"""How an asyncio client waits for shared memory: for a while it looks in each turn of its loop, then a doorbell wakes it."""
+"""How an asyncio client waits for shared memory: for a while it looks once a turn of its loop, then a doorbell wakes it."""
 
 from __future__ import annotations
 
