@@ -1,4 +1,4 @@
-"""How an asyncio client waits for shared memory: for a while it looks once a turn of its loop, then a doorbell wakes it."""
+"""How an asyncio client waits for shared memory: it looks for a while, once a turn of its loop, and then is rung for."""
 
 from __future__ import annotations
 
