@@ -161,6 +161,7 @@ class Blocking:
             while True:
                 message: Any = receiver.receive()
                 _pass_on(message, taken)
+                message.ack()
 
 
 def _pass_on(message: Any, use: Callable[[Any], object]) -> None:

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdint.h>
 
+#include "looking.h"
 #include "mailbox.h"
 #include "record.h"
 
@@ -87,6 +88,7 @@ struct channel {
     uint32_t n_laters;
     Py_ssize_t max_inline_bytes; /* of a body that rides in the ring */
     struct pool *pool;           /* NULL where the pair has none */
+    struct looking returns;      /* for the one block that the receiver has */
     uint32_t n_pins;             /* who uses its memory beyond a call: it stays mapped until they are done */
     PyObject *large;             /* sends bytes of at least async_bytes in its own way, or None */
     unsigned long long async_bytes;

@@ -1,6 +1,11 @@
 /* The sender's side of a pool: bodies copied into it, and Block, a place in it to fill. See agentd/_native.pyi. */
 #include "module_pool.h"
 
+#include "clock.h"
+
+/* Of a body that stays in a core's cache, and so many of which are copied in a few ns. */
+enum { CACHED_BYTES = 1 << 20, BYTES_A_NS = 64 };
+
 /* Writable, with or without the GIL: 0, or why it can't be. */
 static int populate(struct channel *channel, const struct record_reference *reference, const void *body)
 {
@@ -55,11 +60,27 @@ static int64_t write_reference(
     return position;
 }
 
+/* Where the receiver is about to give back the only block that it has, the next body goes there: what was written last
+ * is in this core's cache, and another block is not. That saves a third of the copy, so it is worth a fifth of it. */
+static void await_return(struct channel *channel, uint64_t size)
+{
+    struct pool *pool = channel->pool;
+
+    if (size < POOL_PATIENT_BYTES || size > CACHED_BYTES)
+        return;
+    pool_collect(pool);
+    if (pool->n_out == 1 && looking_pays(&channel->returns))
+        looking_ended(&channel->returns, pool_await_returns(pool, clock_monotonic_ns() + (int64_t)(size / BYTES_A_NS)));
+}
+
 /* A block, and whoever gives memory back is told when the pool takes more than before. */
 static int allocate(struct channel *channel, uint64_t size, struct record_reference *reference)
 {
     uint32_t touched = channel->pool->touched;
-    int error = pool_allocate(channel->pool, size, reference);
+    int error;
+
+    await_return(channel, size);
+    error = pool_allocate(channel->pool, size, reference);
 
     if (error == -EAGAIN && channel->doorbells)
         doorbells_full(channel->doorbells);

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "pool.h"
 
+#include "clock.h"
+
 #include <sys/mman.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -113,6 +115,14 @@ void pool_collect(struct pool *pool)
                 free_slot(pool, number);
         }
     }
+}
+
+bool pool_await_returns(struct pool *pool, int64_t until_ns)
+{
+    do
+        pool_collect(pool);
+    while (pool->n_out && clock_monotonic_ns() < until_ns);
+    return pool->n_out == 0;
 }
 
 int pool_allocate(struct pool *pool, uint64_t size, struct record_reference *reference)

@@ -99,6 +99,9 @@ bool pool_take_back(struct pool *pool, const struct record_reference *reference)
 /* Take back what the receiver has given back. pool_allocate() does so by itself. */
 void pool_collect(struct pool *pool);
 
+/* The same again and again, until nothing is the receiver's any more: true; or that time has come. */
+bool pool_await_returns(struct pool *pool, int64_t until_ns);
+
 /* Give the system the pages that are in no block and beyond the first `keep_bytes`; how many bytes that were, or
  * -errno. */
 int64_t pool_trim(struct pool *pool, uint64_t keep_bytes);

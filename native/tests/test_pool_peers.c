@@ -2,7 +2,10 @@
 #define _GNU_SOURCE
 #include "pool_ends.h"
 
+#include <pthread.h>
 #include <sys/wait.h>
+
+#include "../clock.h"
 
 /* Whatever stands in the words, a block is taken back by its own generation alone, and one that is being filled by
  * none. */
@@ -126,6 +129,44 @@ static void test_records(void)
 }
 
 /* Two processes: every byte of every body arrives, though blocks are used again and again. */
+struct returning {
+    struct ends *ends;
+    struct record_reference references[2];
+};
+
+static void *give_back_both(void *argument)
+{
+    struct returning *returning = argument;
+
+    for (int i = 0; i < 2; i++)
+        pool_return(&returning->ends->receiver, &returning->references[i]);
+    return NULL;
+}
+
+static void test_waiting_for_returns(void)
+{
+    static const int64_t long_ns = 60000000000;
+    struct returning returning;
+    struct record_reference again;
+    struct ends ends;
+    pthread_t receiver;
+
+    open_ends(&ends, &shape);
+    returning.ends = &ends;
+    CHECK(pool_await_returns(&ends.pool, 0));
+    for (int i = 0; i < 2; i++)
+        returning.references[i] = send(&ends, PAGE);
+    CHECK(!pool_await_returns(&ends.pool, 0));
+    CHECK(!pool_await_returns(&ends.pool, clock_monotonic_ns() + 1000));
+    CHECK(ends.pool.n_out == 2);
+    CHECK(pthread_create(&receiver, NULL, give_back_both, &returning) == 0);
+    CHECK(pool_await_returns(&ends.pool, clock_monotonic_ns() + long_ns));
+    CHECK(pthread_join(receiver, NULL) == 0);
+    again = send(&ends, PAGE);
+    CHECK(again.offset == returning.references[0].offset);
+    close_ends(&ends);
+}
+
 static void test_traffic(void)
 {
     enum { BODIES = 3000 };
@@ -191,6 +232,7 @@ int main(void)
     test_hostile_words();
     test_references_are_checked();
     test_records();
+    test_waiting_for_returns();
     test_traffic();
     return EXIT_SUCCESS;
 }
