@@ -1,4 +1,4 @@
-"""How an asyncio client waits for shared memory: it looks once a turn of its loop, for a while; then a doorbell rings."""
+"""How an asyncio client waits for shared memory: it looks once a turn of its loop, for a while; then it is rung for."""
 
 from __future__ import annotations
 

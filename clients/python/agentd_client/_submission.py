@@ -3,6 +3,9 @@ bodies, which the kernel makes while the loop goes on. Made with the first high 
 
 A copy that the kernel makes is a chain: the body into the pool, one byte that makes its record one that can be read,
 the doorbell. The record has its place in the ring before, so order holds. A chain that breaks is ended by hand.
+
+`send` takes that place, the loop's next turn queues the chains, the one after that submits them: each a third of what
+would hold the loop, which in a program that has just filled a large body runs from cold caches.
 """
 
 from __future__ import annotations
@@ -12,12 +15,12 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
 from agentd import _native
 from agentd.wire import grants, records
-from agentd.wire.errors import LimitReached
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,11 +46,11 @@ _ONE: Final = (1).to_bytes(8, "little")
 class Copy:
     """One under way."""
 
-    def __init__(self, channel: Outgoing, position: int, block: _native.Block, body: bytes) -> None:
+    def __init__(self, channel: Outgoing, block: _native.Block, body: bytes, place: tuple[int, int, int]) -> None:
         self.channel = channel
-        self.position = position
         self.block = block
         self.body = body
+        self.position, self.kind_at, self.kind = place  # of its record, of the byte that makes it one, and that byte
         self.last: Request | None = None  # the last step that is told
         self.fd = -1  # of its own, to write into, where threads do it: they may be late
 
@@ -62,6 +65,7 @@ class Submission:
         self.core: int | None = None  # where a thread of the kernel takes what this submits
         self.why = ""  # there is no io_uring
         self._copies: set[Copy] = set()
+        self._fresh: list[Copy] = []  # of them, those that nothing was queued of
         self._grown: dict[Outgoing, int] = {}  # channels whose pools have more than they keep; what they had sent then
         self._looking = False
         self._loop: asyncio.AbstractEventLoop | None = None  # where there is one
@@ -97,7 +101,7 @@ class Submission:
         channel.grown = lambda: self._grew(channel)
         if self.engine is not None and self._direct.async_bytes:
             channel.async_bytes = self._direct.async_bytes + 1  # what has as many is copied as fast as a chain is made
-            channel.large = lambda *record: self._copy(channel, *record)
+            channel.large = partial(self._copy, channel)
         else:
             channel.async_bytes = 0
 
@@ -133,34 +137,46 @@ class Submission:
 
     def _copy(self, channel: Outgoing, body: bytes, content: int, flags: int, details: bytes, deadline_ns: int) -> int:
         """The hook of Channel: `bytes` do not change while they are copied."""
-        engine = self.engine
-        assert engine is not None
         block = channel.allocate(len(body))
         try:
             reference = block.reference()
-            position, at, value = channel.claim_later(reference, content, flags | records.POOLED, details, deadline_ns)
+            place = channel.claim_later(reference, content, flags | records.POOLED, details, deadline_ns)
         except BaseException:
             block.abandon()
             raise
-        copy = Copy(channel, position, block, body)
-        try:
-            copy.last = self._chain(engine, copy, bytes([value]), at) if self.ring else self._in_thread(engine, copy)
-        except OSError:  # no room in the queue, or no descriptor
-            if not self._by_hand(copy):
-                raise LimitReached(f"A body of {len(body)} bytes could not be written: {channel.gone}") from None
-            return int(position)
+        copy = Copy(channel, block, body, place)
         self._copies.add(copy)
-        copy.last.add_done_callback(lambda _: self._copied(copy))
-        self.used()
-        return int(position)
+        if not self._fresh:
+            assert self._loop is not None
+            self._loop.call_soon(self._start_copies)
+        self._fresh.append(copy)
+        return copy.position
 
-    def _chain(self, engine: Engine, copy: Copy, kind: bytes, at: int) -> Request:
+    def _start_copies(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for copy in fresh:
+            self._start_copy(copy)
+        if fresh:
+            self.used()
+
+    def _start_copy(self, copy: Copy) -> None:
+        engine = self.engine
+        assert engine is not None
+        try:
+            copy.last = self._chain(engine, copy) if self.ring else self._in_thread(engine, copy)
+        except OSError:  # no room in the queue, or no descriptor
+            self._copies.discard(copy)
+            self._by_hand(copy)
+        else:
+            copy.last.add_done_callback(lambda _: self._copied(copy))
+
+    def _chain(self, engine: Engine, copy: Copy) -> Request:
         """The body, what makes its record one, the doorbell. That is told too: until then its descriptor must be open,
         which the kernel looks up when the chain has come so far."""
         channel = copy.channel
         return engine.write_chain(
             (channel.memory_fd, copy.body, copy.block.offset, True),
-            (channel.memory_fd, kind, at, False),
+            (channel.memory_fd, bytes([copy.kind]), copy.kind_at, False),
             (channel.bell_fd, _ONE, -1, False),
         )
 
@@ -212,6 +228,7 @@ class Submission:
     def finish(self, channel: Outgoing) -> None:
         """That channel is about to be closed: what was sent through it gets there."""
         channel.large = channel.grown = None
+        self._start_copies()
         mine = [copy for copy in self._copies if copy.channel is channel]
         until = monotonic() + _COPIED_S
         while mine and self.ring is not None:
