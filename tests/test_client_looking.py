@@ -152,5 +152,31 @@ async def test_who_waits_long_is_woken_by_a_doorbell(daemon: Daemon, lane: Prior
                 assert (await waiting).value == number  # type: ignore[union-attr]
 
 
+async def test_who_is_never_quiet_takes_stock_all_the_same(daemon: Daemon, lane: Priority) -> None:
+    """agentd is told what was taken, and pairs whose senders have left are let go of."""
+    daemon.config(direct={"spin_us": 1e6})
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", lane) as channel, connect("visitor", socket=daemon.socket) as visitor:
+            async with visitor.channel("builder", lane) as passing:
+                passing.send("hello")
+                assert (await builder.receive(timeout=LONG)).value == "hello"  # type: ignore[union-attr]
+            direct = builder.conversation.direct
+            assert direct is not None
+            reading = direct.readings[lane]
+
+            async def again() -> bool:
+                waiting = asyncio.create_task(builder.receive(timeout=LONG))
+                await asyncio.sleep(0)
+                channel.send("again")
+                assert await waiting is not None
+                assert not _is_rung(direct, lane)
+                senders = {incoming.sender for incoming in direct.incomings(reading)}
+                return "visitor" not in senders and reading._told_taken > 1
+
+            until = asyncio.get_running_loop().time() + LONG
+            while not await again():
+                assert asyncio.get_running_loop().time() < until
+
+
 def _is_rung(direct: Any, lane: Priority) -> bool:
     return bool(select.select([direct.readings[lane].mailbox.fileno()], [], [], 0)[0])

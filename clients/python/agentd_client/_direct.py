@@ -226,6 +226,8 @@ class Direct(Introductions):
 
     def may_sleep(self) -> bool:
         """Whether there is no mail here, and whoever waits for it will go on when there is."""
+        self._critical.take_stock()
+        self._high.take_stock()
         return (self._looking is not None and self._looking.begins()) or self.arm()
 
     def arm(self) -> bool:

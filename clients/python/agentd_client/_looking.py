@@ -45,16 +45,16 @@ class Looking:
 
     def _look(self) -> None:
         direct = self._direct
+        self._looks = False
         if direct.closed or not direct.is_waited_for:
-            self._looks = False
-        elif direct.has_mail():
-            self._looks = False
+            return
+        if direct.has_mail():
             self._next = 0
             direct.mail_came()
         elif monotonic() < self._until:
+            self._looks = True
             self._next_turn(self._look)
         else:
-            self._looks = False
             self._without = self._next
             self._next = min(2 * self._next + 1, _MOST_WITHOUT)
             if not direct.arm():

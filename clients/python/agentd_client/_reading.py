@@ -57,17 +57,19 @@ class Reading:
         taken: DirectRecord | None = self.mailbox.take()
         return taken
 
+    def take_stock(self) -> None:
+        """There is nothing to take. Now and then: tell agentd what was taken, and let go of what is over, as who finds
+        mail by looking would else do only when it is quiet."""
+        if self.reader is None and self.mailbox.sampled and not self.mailbox.closed and self.tell_measured():
+            self.mailbox.sweep()
+
     def has_mail(self) -> bool:
         """Whether there may be some here."""
         return self.reader is None and not self.mailbox.closed and self.mailbox.has_mail()
 
     def arm(self) -> bool:
         """Whether there is no mail here, and a doorbell will ring when there is."""
-        if self.reader is not None or self.mailbox.closed:
-            return True
-        if self.mailbox.sampled:
-            self.tell_measured()
-        return self.mailbox.arm()
+        return self.reader is not None or bool(self.mailbox.closed) or self.mailbox.arm()
 
     def _rung(self) -> None:
         if self.reader is None:
@@ -108,15 +110,16 @@ class Reading:
         """Its sender is gone and it is empty, or it is no ring any more."""
         self.direct.let_go(incoming)
 
-    def tell_measured(self) -> None:
-        """How long messages took, once a second at most; called where something was taken."""
+    def tell_measured(self) -> bool:
+        """How long messages took, once a second at most; called where something was taken. Whether it was told."""
         now = monotonic()
         if now - self._told_at < _MEASURED_S:
-            return
+            return False
         self._told_at = now
         taken = self.mailbox.n_taken
         self.direct.watcher.say(grants.Measured(self.number, taken - self._told_taken, self.mailbox.samples()))
         self._told_taken = taken
+        return True
 
     def holds(self) -> None:
         """A large body is read where it lies, or waits for that: agentd is told of it if that lasts."""
