@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def copied_by(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[str]:
     yield request.param
 
 
-@pytest.mark.parametrize("size", [64 << 10, (64 << 10) + 1, MIB, MIB + 1, 16 * MIB])
+@pytest.mark.parametrize("size", [16 << 10, (16 << 10) + 1, MIB, MIB + 1, 16 * MIB])
 async def test_a_body_of_any_size_arrives_as_it_was(daemon: Daemon, copied_by: str, size: int) -> None:
     body = bytes(range(251)) * (size // 251 + 1)
     body = body[:size]
@@ -128,6 +129,37 @@ def test_a_copy_that_nobody_can_make_ends_its_channel(daemon: Daemon, copied_by:
     assert (done.returncode, done.stderr) == (0, "")
     said = "The channel to builder is over: no room for a body of 8388608 bytes: File too large"
     assert done.stdout.splitlines() == [said, "unknown", str(8 << 20), "acked"]
+
+
+async def test_a_copy_that_nobody_can_make_harms_no_other_channel(
+    daemon: Daemon, copied_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several were sent in one turn of the loop: two by that channel, one by another."""
+    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
+        async with me.channel("builder", "high") as channel, me.channel("builder", "high") as other:
+            engine = channel.pair.direct.submission.engine
+            assert engine is not None
+            wrong: list[object] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+
+            def no_room(*_: Any, **__: Any) -> Any:
+                monkeypatch.undo()
+                monkeypatch.setattr(os, "pwrite", no_disk)
+                raise BlockingIOError
+
+            def no_disk(*_: Any) -> Any:
+                monkeypatch.undo()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            monkeypatch.setattr(engine, "write" if copied_by == "threads" else "write_chain", no_room)
+            for pair, body in ((channel, b"1"), (channel, b"2"), (other, b"3")):
+                pair.send(body * 2 * MIB)
+            while not channel.pair.gone:
+                await asyncio.sleep(0.001)
+            while (message := await builder.receive(timeout=LONG)) is not None and message.body[:1] != b"3":
+                pass
+            assert message is not None and message.body == b"3" * 2 * MIB
+            assert not wrong
 
 
 async def test_an_engine_without_room_leaves_no_descriptor_behind(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -65,7 +66,7 @@ class Submission:
         self.core: int | None = None  # where a thread of the kernel takes what this submits
         self.why = ""  # there is no io_uring
         self._copies: set[Copy] = set()
-        self._fresh: list[Copy] = []  # of them, those that nothing was queued of
+        self._fresh: deque[Copy] = deque()  # of them, those that nothing was queued of
         self._grown: dict[Outgoing, int] = {}  # channels whose pools have more than they keep; what they had sent then
         self._looking = False
         self._loop: asyncio.AbstractEventLoop | None = None  # where there is one
@@ -153,10 +154,8 @@ class Submission:
         return copy.position
 
     def _start_copies(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        for copy in fresh:
-            self._start_copy(copy)
-        if fresh:
+        while self._fresh:  # one that can't be written ends its channel, which starts the others first
+            self._start_copy(self._fresh.popleft())
             self.used()
 
     def _start_copy(self, copy: Copy) -> None:
@@ -211,7 +210,7 @@ class Submission:
         else:
             copy.channel.commit_now(copy.position)
 
-    def _by_hand(self, copy: Copy) -> bool:
+    def _by_hand(self, copy: Copy) -> None:
         """Nobody else does it, now or later. Where that fails too, the channel is over: what was sent behind this would
         never be read."""
         channel, left, offset = copy.channel, memoryview(copy.body), copy.block.offset
@@ -221,9 +220,8 @@ class Submission:
                 left, offset = left[written:], offset + written
         except OSError as error:
             self._direct.drop(channel, f"no room for a body of {len(copy.body)} bytes: {error.strerror}")
-            return False
-        channel.commit_now(copy.position)
-        return True
+        else:
+            channel.commit_now(copy.position)
 
     def finish(self, channel: Outgoing) -> None:
         """That channel is about to be closed: what was sent through it gets there."""
