@@ -61,7 +61,7 @@ static int64_t write_reference(
 }
 
 /* Where the receiver is about to give back the only block that it has, the next body goes there: what was written last
- * is in this core's cache, and another block is not. That saves a third of the copy, so it is worth a fifth of it. */
+ * is in this core's cache, and another block is not. That saves a third of a copy, so it is worth a fifth of one. */
 static void await_return(struct channel *channel, uint64_t size)
 {
     struct pool *pool = channel->pool;

@@ -559,9 +559,9 @@ MUTANTS = [
     Mutant(
         "an inbox sleeps while there is high mail",
         CLIENT,
-        "self._critical.may_sleep() and self._high.may_sleep()",
-        "self._critical.may_sleep()",
-        "test_direct_channels.py::test_an_inbox_wakes_for_a_ring_and_counts_it_in_its_window",
+        "self._critical.arm() and self._high.arm()",
+        "self._critical.arm()",
+        "test_client_looking.py::test_who_waits_long_is_woken_by_a_doorbell",
     ),
     Mutant(
         "who reads a ring alone can not be invited",

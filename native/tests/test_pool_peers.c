@@ -128,7 +128,6 @@ static void test_records(void)
     CHECK(!record_parse(bytes, whole, &record));
 }
 
-/* Two processes: every byte of every body arrives, though blocks are used again and again. */
 struct returning {
     struct ends *ends;
     struct record_reference references[2];
@@ -167,6 +166,7 @@ static void test_waiting_for_returns(void)
     close_ends(&ends);
 }
 
+/* Two processes: every byte of every body arrives, though blocks are used again and again. */
 static void test_traffic(void)
 {
     enum { BODIES = 3000 };

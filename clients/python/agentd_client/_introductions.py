@@ -51,7 +51,7 @@ class Introductions:
         self._incoming: dict[int, Incoming] = {}
         self.cores: list[int] = []
         self.about_cores = ""
-        self.spin_ns = 50_000
+        self.spin_ns = 0  # how long a reader looks before it sleeps, once agentd has said so
         self.welcomed = threading.Event()  # agentd has told what a reader should know
         self.away = False  # agentd was here, and is not now
         self.async_bytes = 0
@@ -165,6 +165,7 @@ class Introductions:
             except ValueError:  # nothing is read here any more
                 os.close(bell)
             self.watcher.say(reading.idle())
+            reading.may_look()
             if reading.pinned is not None:
                 self.watcher.say(reading.pinned)
         self.welcomed.set()

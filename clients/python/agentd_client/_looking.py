@@ -44,18 +44,24 @@ class Looking:
         return True
 
     def _look(self) -> None:
-        direct = self._direct
         self._looks = False
-        if direct.closed or not direct.is_waited_for:
-            return
-        if direct.has_mail():
+        if not self._direct.closed:
+            try:
+                self._look_on(self._direct)
+            except BaseException:  # whoever waits comes to know of it by a look of its own
+                self._direct.look_for_mail()
+                raise
+
+    def _look_on(self, direct: Direct) -> None:
+        is_waited_for = direct.is_waited_for
+        if is_waited_for and direct.has_mail():
             self._next = 0
             direct.mail_came()
-        elif monotonic() < self._until:
+        elif is_waited_for and monotonic() < self._until:
             self._looks = True
             self._next_turn(self._look)
-        else:
+        else:  # in vain, also where what was waited for came through agentd
             self._without = self._next
             self._next = min(2 * self._next + 1, _MOST_WITHOUT)
-            if not direct.arm():
+            if is_waited_for and not direct.arm():
                 direct.mail_came()

@@ -91,6 +91,11 @@ class Reading:
         if self.reader is not None and not self.mailbox.closed:
             self._io.unwatch(self.mailbox.fileno())
 
+    def may_look(self) -> None:
+        """Its reader, as long as agentd says that it pays."""
+        if self.reader is not None:
+            self.mailbox.spin_ns = self.direct.spin_ns
+
     def vacate(self, reader: Any) -> None:
         """inbox() has it again."""
         if self.reader is reader and not self.mailbox.closed:

@@ -99,7 +99,7 @@ class Receiver:
         reading.occupy(self)
         mailbox.shut = False
         mailbox.makes(ThreadMessage)
-        mailbox.spin_ns = reading.direct.spin_ns
+        reading.may_look()
 
     def __enter__(self) -> Receiver:
         return self

@@ -21,8 +21,8 @@ T = TypeVar("T")
 _SAY_NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 #: Where the last answer came so soon, the next one is looked for as long before this thread sleeps: to be woken takes
-#: longer than agentd does. With 100 µs and more, who waits for another agent keeps
-#: that one from its core: a round trip between three processes on two cores was a fifth longer, with 200 twice as long.
+#: longer than agentd does. With 100 µs and more, who waits for another agent keeps that one from its core: a round trip
+#: between three processes on two cores was a fifth longer, with 200 twice as long.
 _QUICK_S: Final = 80e-6
 
 #: After so many looks in vain, one of a thousand waits begins with another.
