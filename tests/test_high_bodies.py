@@ -151,7 +151,7 @@ async def test_a_copy_that_nobody_can_make_harms_no_other_channel(
                 monkeypatch.undo()
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-            monkeypatch.setattr(engine, "write" if copied_by == "threads" else "write_chain", no_room)
+            monkeypatch.setattr(engine, "write" if engine.kind == "threads" else "write_chain", no_room)
             for pair, body in ((channel, b"1"), (channel, b"2"), (other, b"3")):
                 pair.send(body * 2 * MIB)
             while not channel.pair.gone:
