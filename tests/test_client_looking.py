@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from daemons import Daemon
 from test_direct_truth import held
 
 from agentd.wire.messages import Priority
-from agentd_client import _looking, connect
+from agentd_client import Client, _looking, connect
 from agentd_client._looking import Looking
 
 LONG = 30.0
@@ -126,33 +128,38 @@ def test_what_comes_through_agentd_makes_it_look_less_too(direct: Direct) -> Non
     assert 1 < looks < 20
 
 
+@asynccontextmanager
+async def channel_to(builder: Client, socket: Path, lane: Priority, spin_us: float) -> AsyncIterator[tuple[Any, Any]]:
+    """A channel to it, and its part in the direct lanes, which knows how long to look."""
+    async with connect("planner", socket=socket) as me, me.channel("builder", lane) as channel:
+        direct: Any = builder.conversation.direct
+        await held(lambda: direct.spin_ns == spin_us * 1000, "for it to know how long to look")
+        yield channel, direct
+
+
 async def test_a_reply_at_once_is_found_without_a_doorbell(daemon: Daemon, lane: Priority) -> None:
     daemon.config(direct={"spin_us": 1e6})
-    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
-        async with me.channel("builder", lane) as channel:
-            direct = builder.conversation.direct
-            assert direct is not None
-            await held(lambda: direct.spin_ns == 1_000_000_000, "for it to know how long to look")
+    async with connect("builder", socket=daemon.socket) as builder:
+        async with channel_to(builder, daemon.socket, lane, 1e6) as (channel, direct):
             waiting = asyncio.create_task(builder.receive(timeout=LONG))
             await asyncio.sleep(0)
             channel.send("soon")
             assert not _is_rung(direct, lane)
-            assert (await waiting).value == "soon"  # type: ignore[union-attr]
+            message = await waiting
+            assert message is not None and message.value == "soon"
 
 
 async def test_who_waits_long_is_woken_by_a_doorbell(daemon: Daemon, lane: Priority) -> None:
     daemon.config(direct={"spin_us": 1.0})
-    async with connect("builder", socket=daemon.socket) as builder, connect("planner", socket=daemon.socket) as me:
-        async with me.channel("builder", lane) as channel:
-            direct = builder.conversation.direct
-            assert direct is not None
-            await held(lambda: direct.spin_ns == 1000, "for it to know how long to look")
+    async with connect("builder", socket=daemon.socket) as builder:
+        async with channel_to(builder, daemon.socket, lane, 1.0) as (channel, direct):
             for number in range(20):
                 waiting = asyncio.create_task(builder.receive(timeout=LONG))
-                await asyncio.sleep(0.002)
+                await held(lambda: direct.is_waited_for and not direct._looking._looks, "for it to sleep")
                 channel.send(number)
                 assert _is_rung(direct, lane)
-                assert (await waiting).value == number  # type: ignore[union-attr]
+                message = await waiting
+                assert message is not None and message.value == number
 
 
 async def test_who_is_never_quiet_takes_stock_all_the_same(daemon: Daemon, lane: Priority) -> None:
@@ -162,7 +169,7 @@ async def test_who_is_never_quiet_takes_stock_all_the_same(daemon: Daemon, lane:
         async with me.channel("builder", lane) as channel, connect("visitor", socket=daemon.socket) as visitor:
             async with visitor.channel("builder", lane) as passing:
                 passing.send("hello")
-                assert (await builder.receive(timeout=LONG)).value == "hello"  # type: ignore[union-attr]
+                assert await builder.receive(timeout=LONG) is not None
             direct = builder.conversation.direct
             assert direct is not None
             reading = direct.readings[lane]
